@@ -1,0 +1,1 @@
+"""What the words mean: plain values and decisions, without clock, randomness or I/O."""
