@@ -1,0 +1,202 @@
+"""Every table. Times are `timestamptz`, ids are prefixed UUIDv7 text in "C" collation, so that they sort by time.
+
+Partial indexes serve the hot statements: an index on a status that ends nowhere would grow with the archive.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from shared.domain.job import JobStatus, Lane
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> String:
+    return String(40, collation="C")
+
+
+def _time() -> DateTime:
+    return DateTime(timezone=True)
+
+
+def _one_of(column: str, values: list[str]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", _time(), nullable=False, server_default=func.now()),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("client_id", _id(), ForeignKey("clients.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("hint", Text, nullable=False, comment="the key's first characters, to tell keys apart"),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", _time(), nullable=False, server_default=func.now()),
+    Column("revoked_at", _time()),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("provider", Text, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("api_key", Text, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False, comment="the secret key, sealed with KAZHENG_SECRET_KEY"),
+    Column("default_qps", Double, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", _time(), nullable=False, server_default=func.now()),
+    Column("updated_at", _time(), nullable=False, server_default=func.now()),
+)
+
+account_quotas = Table(
+    "account_quotas",
+    metadata,
+    Column("account_id", _id(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("qps", Double, nullable=False),
+    Column("day_limit", Integer, comment="calls a day; null: no limit"),
+    CheckConstraint("qps > 0", name="qps_positive"),
+    CheckConstraint("day_limit IS NULL OR day_limit >= 0", name="day_limit_not_negative"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("client_id", _id(), ForeignKey("clients.id"), nullable=False),
+    Column("document_type", Text, nullable=False),
+    Column("options", JSONB, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("waiting_on", Text),
+    Column("not_before", _time(), comment="a queued job is not claimed earlier"),
+    Column("client_reference_id", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("expires_at", _time()),
+    Column("image_key", Text, comment="where the store keeps the bytes; null once erased"),
+    Column("image_sha256", Text, nullable=False, comment="hex"),
+    Column("image_bytes", BigInteger, nullable=False),
+    Column("image_format", Text, nullable=False, comment="Pillow's name, such as JPEG"),
+    Column("image_width", Integer, nullable=False, comment="pixels, as stored"),
+    Column("image_height", Integer, nullable=False),
+    Column("claim_token", Text, comment="fencing: whoever settles must hold it"),
+    Column("claimed_by", Text),
+    Column("lease_until", _time()),
+    Column("claim_count", Integer, nullable=False, server_default=text("0")),
+    Column("failed_attempts", Integer, nullable=False, server_default=text("0"), comment="those that count"),
+    Column("calls", Integer, nullable=False, server_default=text("0")),
+    Column("billed_calls", Integer, nullable=False, server_default=text("0")),
+    Column("throttle_ms", Integer, nullable=False, server_default=text("0")),
+    Column("upstream_ms", Integer, nullable=False, server_default=text("0")),
+    Column("error_code", Text),
+    Column("error_detail", Text),
+    Column("published_at", _time(), comment="when a message was last sent for it; null: none on its way"),
+    Column("created_at", _time(), nullable=False),
+    Column("started_at", _time()),
+    Column("completed_at", _time()),
+    Column("erased_at", _time()),
+    Column("revision", Integer, nullable=False, server_default=text("1"), comment="counts visible changes: the ETag"),
+    _one_of("status", [status.value for status in JobStatus]),
+    _one_of("lane", [lane.value for lane in Lane]),
+    CheckConstraint("(status = 'processing') = (claim_token IS NOT NULL)", name="claimed_while_processing"),
+    Index("ix_jobs_client", "client_id", "id"),
+    Index(
+        "ix_jobs_client_reference",
+        "client_id",
+        "client_reference_id",
+        "id",
+        postgresql_where=text("client_reference_id IS NOT NULL"),
+    ),
+    Index("ix_jobs_queued", "lane", "not_before", "id", postgresql_where=text("status = 'queued'")),
+    Index("ix_jobs_processing", "lease_until", postgresql_where=text("status = 'processing'")),
+    # Rows change about four times in their life: room on the page, and a vacuum that does not wait for millions.
+    postgresql_with={
+        "fillfactor": 80,
+        "autovacuum_vacuum_scale_factor": 0.01,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("job_id", _id(), ForeignKey("jobs.id"), nullable=False),
+    Column("number", SmallInteger, nullable=False, comment="counts from 1"),
+    Column("account_id", _id(), ForeignKey("accounts.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("outcome", Text, comment="succeeded, or a failure kind; null while the call runs or after a crash"),
+    Column("upstream_code", Text),
+    Column("upstream_log_id", Text),
+    Column("detail", Text, comment="for the operator; no content"),
+    Column("billed", Boolean, nullable=False, server_default=text("false")),
+    Column("throttle_ms", Integer, nullable=False),
+    Column("upstream_ms", Integer),
+    Column("started_at", _time(), nullable=False),
+    Column("ended_at", _time()),
+    UniqueConstraint("job_id", "number"),
+    Index("ix_attempts_account", "account_id", "endpoint", "started_at"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_id", _id(), ForeignKey("jobs.id"), primary_key=True),
+    Column("fields", JSONB, nullable=False),
+    Column("checks", JSONB, nullable=False),
+    Column("image", JSONB, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("upstream_log_id", Text),
+    Column("raw", JSONB, nullable=False),
+    Column("created_at", _time(), nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("client_id", _id(), ForeignKey("clients.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_sha256", Text, nullable=False, comment="hex; what the key was used for"),
+    Column("job_id", _id(), comment="null while the first request is being served"),
+    Column("locked_until", _time(), nullable=False, comment="after it, a request that never ended is forgotten"),
+    Column("expires_at", _time(), nullable=False, index=True),
+)
