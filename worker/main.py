@@ -1,0 +1,25 @@
+"""Entry of the worker and beat processes: `celery -A worker.main worker`, `celery -A worker.main beat`."""
+
+from typing import Any
+
+from celery.signals import setup_logging, worker_shutting_down
+
+from shared.log import configure_logging
+from shared.settings import Settings
+from worker.app import make_celery
+from worker.services import install_services, services
+
+settings = Settings.from_env()
+app = make_celery(settings)
+install_services(settings)
+
+
+@setup_logging.connect(weak=False)
+def _configure_logging(**_: Any) -> None:
+    configure_logging(settings, process="worker")
+
+
+@worker_shutting_down.connect(weak=False)
+def _stop_waiting(**_: Any) -> None:
+    """Threads that wait for a permit hand their job back at once."""
+    services().stopping.set()

@@ -1,0 +1,1 @@
+"""One module a provider; they never import each other."""

@@ -1,0 +1,169 @@
+"""Baidu AI Cloud OCR.
+
+Call: https://cloud.baidu.com/doc/OCR/s/Ck3h7y2ia; token: https://ai.baidu.com/ai-doc/REFERENCE/Ck3dwjhhu. Read
+November 2026. The body is an url-encoded form with the image as base64 without a `data:` prefix; flags are the
+strings `true` and `false`; answers are HTTP 200 also for errors. Endpoints, limits and options are rows of
+`shared.domain.documents`, error codes of `worker.providers.baidu_errors`.
+
+The vendor wants the token, and the keys it is fetched with, in the query string. So no URL and no text of a
+`requests` exception (which quotes it) leaves this module.
+"""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from shared.domain.documents import DocumentType
+from shared.domain.errors import ProviderError
+from shared.domain.job import JobErrorCode
+from shared.domain.result import Recognition
+from shared.domain.retry import FailureKind
+from worker.providers.baidu_errors import provider_error
+from worker.providers.baidu_fields import read_answer
+from worker.providers.protocol import Credentials, PreparedImage
+
+_LARGEST_ANSWER = 8_000_000
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+class BaiduProvider:
+    """Calls Baidu. Safe to share between threads: each keeps its own connections."""
+
+    def __init__(self, *, connect_timeout: float, read_timeout: float, deadline: float) -> None:
+        """Take the limits of one call, in seconds: to connect, between two bytes, and in all."""
+        self._timeout = (connect_timeout, read_timeout)
+        self._deadline = deadline
+        self._local = threading.local()
+
+    def fetch_token(self, credentials: Credentials) -> tuple[str, float]:
+        """An access token and its life in seconds.
+
+        Raises:
+            ProviderError: `misconfigured` when the keys are refused, else `retry_soon`.
+        """
+        query = {
+            "grant_type": "client_credentials",
+            "client_id": credentials.api_key,
+            "client_secret": credentials.secret,
+        }
+        status, answer = self._post(f"{credentials.base_url}/oauth/2.0/token", query, b"")
+        if isinstance(answer, Mapping) and isinstance(answer.get("access_token"), str):
+            return answer["access_token"], float(answer.get("expires_in") or 2_592_000)
+        if isinstance(answer, Mapping) and "error" in answer:
+            detail = f"the provider refused the account's keys ({answer['error']})"
+            raise ProviderError(
+                FailureKind.MISCONFIGURED,
+                detail,
+                upstream_code=str(answer["error"])[:60],
+                error_code=JobErrorCode.PROVIDER_MISCONFIGURED,
+                called=False,
+            )
+        detail = f"the token endpoint answered HTTP {status} without a token"
+        raise ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=f"http_{status}", called=False)
+
+    def encode(self, document: DocumentType, options: Mapping[str, object], image: PreparedImage) -> bytes:
+        """The form of a call, url-encoded; the image last, so that a log of its head would show no content."""
+        form = dict(document.fixed)
+        for option in document.options:
+            value = options[option.name]
+            if isinstance(value, bool):
+                if value:
+                    form[option.baidu] = "true"
+            else:
+                form[option.baidu] = str(value)
+        form["image"] = base64.b64encode(image.content).decode("ascii")
+        return urlencode(form).encode("ascii")
+
+    def recognize(
+        self,
+        base_url: str,
+        token: str,
+        document: DocumentType,
+        options: Mapping[str, object],
+        body: bytes,
+        image: PreparedImage,
+    ) -> Recognition:
+        """Make the call and read the answer.
+
+        Raises:
+            ProviderError: the call failed, or read nothing.
+        """
+        url = f"{base_url}/rest/2.0/ocr/v1/{document.endpoint}"
+        status, answer = self._post(url, {"access_token": token}, body)
+        if not isinstance(answer, Mapping):
+            raise self._not_an_answer(status)
+        code = answer.get("error_code")
+        if code:
+            log_id = None if answer.get("log_id") is None else str(answer["log_id"])
+            try:
+                number = int(code)
+            except (TypeError, ValueError):
+                raise self._not_an_answer(status) from None
+            raise provider_error(number, log_id=log_id, not_this=document.not_this)
+        return read_answer(answer, document, options, image)
+
+    @staticmethod
+    def _not_an_answer(status: int) -> ProviderError:
+        """A gateway's page instead of an answer: the image is too large, or something is down."""
+        kind = FailureKind.BAD_INPUT if status == 413 else FailureKind.RETRY_SOON
+        code = JobErrorCode.IMAGE_REJECTED if status == 413 else JobErrorCode.PROVIDER_FAILED
+        detail = f"the provider answered HTTP {status} without JSON"
+        return ProviderError(kind, detail, upstream_code=f"http_{status}", error_code=code)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxy and no .netrc that the settings don't know of
+            session.mount("https://", HTTPAdapter(pool_maxsize=1, max_retries=0))
+            session.mount("http://", HTTPAdapter(pool_maxsize=1, max_retries=0))
+            self._local.session = session
+        return session
+
+    def _post(self, url: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+        """Status and parsed JSON, None where the body is not JSON."""
+        give_up_at = time.monotonic() + self._deadline
+        try:
+            with self._session().post(
+                url,
+                params=query,
+                data=body,
+                headers=_FORM,
+                timeout=self._timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = bytearray()
+                # `requests` times each read, not the whole: an answer that drips would hold the thread for ever.
+                for chunk in response.iter_content(65_536):
+                    content += chunk
+                    if time.monotonic() > give_up_at or len(content) > _LARGEST_ANSWER:
+                        raise ProviderError(
+                            FailureKind.RETRY_SOON, "the provider's answer did not end", upstream_code="no_end"
+                        )
+                return response.status_code, _parse(bytes(content))
+        except requests.ConnectTimeout:
+            raise _unreachable("connect_timeout", called=False) from None
+        except requests.Timeout:
+            raise _unreachable("timeout", called=True) from None
+        except requests.RequestException as error:
+            raise _unreachable(type(error).__name__, called=True) from None
+
+
+def _unreachable(reason: str, *, called: bool) -> ProviderError:
+    detail = f"the provider could not be reached ({reason})"
+    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=reason, called=called)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None

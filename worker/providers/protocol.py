@@ -1,0 +1,50 @@
+"""What the rest of the worker knows of a provider."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.domain.documents import DocumentType
+from shared.domain.result import Recognition
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Where and as whom to call."""
+
+    base_url: str
+    api_key: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """Bytes the provider takes, upright, without EXIF. `width` and `height` in pixels."""
+
+    content: bytes
+    width: int
+    height: int
+
+
+class Provider(Protocol):
+    """A vendor's protocol. Every failure is a `ProviderError` that names its kind and holds no secret."""
+
+    def fetch_token(self, credentials: Credentials) -> tuple[str, float]:
+        """An access token and its life in seconds."""
+        ...
+
+    def encode(self, document: DocumentType, options: Mapping[str, object], image: PreparedImage) -> bytes:
+        """The body of the call, ready to send: made before the permit is asked for."""
+        ...
+
+    def recognize(
+        self,
+        base_url: str,
+        token: str,
+        document: DocumentType,
+        options: Mapping[str, object],
+        body: bytes,
+        image: PreparedImage,
+    ) -> Recognition:
+        """Make the call and read the answer."""
+        ...

@@ -1,0 +1,229 @@
+"""How an attempt ends: what is written, in one transaction, and who is told.
+
+A call that was made has been paid for, so its outcome is not given up while Postgres is away: it is tried again until
+the claim would run out. All writes name the claim's token; when it is gone, the attempt is still recorded (it was
+made), but the job belongs to somebody else.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Connection, Engine
+
+from shared.clock import Clock
+from shared.database import jobs as job_rows
+from shared.database.accounts import Account
+from shared.database.engine import transaction
+from shared.database.jobs import Job
+from shared.domain.checks import run_checks
+from shared.domain.documents import DocumentType
+from shared.domain.errors import DatabaseUnavailableError, ProviderError
+from shared.domain.job import JobErrorCode, JobStatus, WaitingOn
+from shared.domain.quota import quota_day
+from shared.domain.result import Recognition
+from shared.domain.retry import GiveUp, RetryPolicy, decide_after_failure
+from shared.limits.keys import FINAL_CHANNEL
+from shared.metrics import CALL_SECONDS, CALLS, JOBS_SETTLED
+from worker.providers.protocol import PreparedImage
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job that is ours until `lease_until`, as long as `token` is the one in its row."""
+
+    job: Job
+    token: str
+    document: DocumentType
+    lease_until: datetime
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that was begun: number of the attempt, from 1, and its beginning by `time.monotonic`."""
+
+    number: int
+    began: float
+
+
+class Settlement:
+    """Writes the ends of attempts. Safe to share between threads."""
+
+    def __init__(self, *, engine: Engine, redis: Redis, policy: RetryPolicy, clock: Clock) -> None:
+        """Take its parts."""
+        self._engine = engine
+        self._redis = redis
+        self._policy = policy
+        self._clock = clock
+
+    def succeed(
+        self, claimed: Claimed, call: Call, account: Account, image: PreparedImage, recognition: Recognition
+    ) -> None:
+        """Keep what was read, and end the job."""
+        now = self._clock()
+        checks = run_checks(claimed.document.checks, recognition.fields, today=quota_day(now))
+        result = {
+            "job_id": claimed.job.id,
+            "fields": recognition.fields_json(),
+            "checks": [check.to_json() for check in checks],
+            "image": {
+                "width": image.width,
+                "height": image.height,
+                "sha256": claimed.job.image_sha256,
+                "quality": recognition.quality,
+                "risk": recognition.risk,
+            },
+            "provider": account.provider,
+            "account": account.name,
+            "upstream_log_id": recognition.upstream_log_id,
+            "raw": recognition.raw,
+            "created_at": now,
+        }
+        ended = self._ended(claimed, call, "succeeded", now)
+        ended |= {"upstream_log_id": recognition.upstream_log_id, "billed": True}
+
+        def write(connection: Connection) -> bool:
+            job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            if not job_rows.succeed_job(connection, claimed.job.id, claimed.token, now=now):
+                return False
+            job_rows.insert_result(connection, result)
+            return True
+
+        if self._persist(claimed, write):
+            self._announce(claimed, JobStatus.SUCCEEDED)
+
+    def fail_attempt(self, claimed: Claimed, call: Call | None, error: ProviderError) -> None:
+        """Record a failure, and what follows: another attempt, a pause, or the end of the job.
+
+        Args:
+            call: None when nothing was sent.
+        """
+        now = self._clock()
+        step = decide_after_failure(
+            error.kind,
+            claimed.job.failed_attempts + 1,
+            now=now,
+            policy=self._policy,
+            jitter=random.uniform(-0.2, 0.2),  # noqa: S311 - spreads load, guards nothing
+            max_attempts=error.max_attempts,
+        )
+        gives_up = isinstance(step, GiveUp)
+        log.info(
+            "attempt_failed",
+            job_id=claimed.job.id,
+            kind=error.kind,
+            upstream_code=error.upstream_code,
+            upstream_log_id=error.upstream_log_id,
+            detail=error.detail,
+            gives_up=gives_up,
+        )
+        ended = self._ended_by(claimed, call, error, now) if call is not None else None
+
+        def write(connection: Connection) -> bool:
+            if call is not None and ended is not None:
+                job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            if isinstance(step, GiveUp):
+                return job_rows.fail_job(
+                    connection, claimed.job.id, claimed.token, error=error.error_code, now=now, count_failure=True
+                )
+            return job_rows.release_job(
+                connection,
+                claimed.job.id,
+                claimed.token,
+                waiting_on=step.waiting_on,
+                not_before=step.until,
+                count_failure=step.costs_attempt,
+            )
+
+        if self._persist(claimed, write) and gives_up:
+            self._announce(claimed, JobStatus.FAILED)
+
+    def record_failed_call(self, claimed: Claimed, call: Call, error: ProviderError) -> None:
+        """Record a call that failed while the job goes on in the same hands."""
+        ended = self._ended_by(claimed, call, error, self._clock())
+
+        def write(connection: Connection) -> bool:
+            job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            return True
+
+        self._persist(claimed, write)
+
+    def fail(self, claimed: Claimed, error: JobErrorCode) -> None:
+        """End the job with an error without a call."""
+        now = self._clock()
+
+        def write(connection: Connection) -> bool:
+            return job_rows.fail_job(
+                connection, claimed.job.id, claimed.token, error=error, now=now, count_failure=False
+            )
+
+        if self._persist(claimed, write):
+            self._announce(claimed, JobStatus.EXPIRED if error is JobErrorCode.EXPIRED else JobStatus.FAILED)
+
+    def release(self, claimed: Claimed, waiting_on: WaitingOn, until: datetime) -> None:
+        """Put the job back in line; no attempt is lost."""
+
+        def write(connection: Connection) -> bool:
+            return job_rows.release_job(
+                connection,
+                claimed.job.id,
+                claimed.token,
+                waiting_on=waiting_on,
+                not_before=until,
+                count_failure=False,
+            )
+
+        self._persist(claimed, write)
+
+    def _persist(self, claimed: Claimed, write: Callable[[Connection], bool]) -> bool:
+        """Run a transaction, again and again while Postgres is away; whether the claim was still ours.
+
+        Raises:
+            DatabaseUnavailableError: Postgres stayed away until the claim was about to run out.
+        """
+        while True:
+            try:
+                with transaction(self._engine) as connection:
+                    kept = write(connection)
+                break
+            except DatabaseUnavailableError:
+                if self._clock() + timedelta(seconds=5) > claimed.lease_until:
+                    raise
+                log.warning("database_unavailable", job_id=claimed.job.id)
+                time.sleep(1)
+        if not kept:
+            log.warning("claim_lost", job_id=claimed.job.id)
+        return kept
+
+    def _ended(self, claimed: Claimed, call: Call, outcome: str, now: datetime) -> dict[str, object]:
+        seconds = time.monotonic() - call.began
+        CALLS.labels(claimed.document.endpoint, outcome).inc()
+        CALL_SECONDS.labels(claimed.document.endpoint).observe(seconds)
+        return {"outcome": outcome, "upstream_ms": round(seconds * 1000), "ended_at": now}
+
+    def _ended_by(self, claimed: Claimed, call: Call, error: ProviderError, now: datetime) -> dict[str, object]:
+        return self._ended(claimed, call, error.kind, now) | {
+            "upstream_code": error.upstream_code,
+            "upstream_log_id": error.upstream_log_id,
+            "detail": error.detail,
+            "billed": error.billed,
+        }
+
+    def _announce(self, claimed: Claimed, status: JobStatus) -> None:
+        """Wake held polls; best effort, for they look for themselves every second."""
+        JOBS_SETTLED.labels(claimed.job.document_type, status).inc()
+        log.info("job_settled", job_id=claimed.job.id, status=status)
+        try:
+            self._redis.publish(FINAL_CHANNEL, claimed.job.id)
+        except RedisError as error:
+            log.info("announcement_lost", job_id=claimed.job.id, error=type(error).__name__)

@@ -1,0 +1,24 @@
+"""Every task. Each finds its use case, calls it, and returns nothing."""
+
+from celery import shared_task
+
+from shared.queues import TaskName
+from worker.services import services
+
+
+@shared_task(name=TaskName.RECOGNIZE.value)
+def recognize(job_id: str) -> None:
+    """Run the next attempt of a job."""
+    services().recognition.run_attempt(job_id)
+
+
+@shared_task(name=TaskName.SWEEP.value)
+def sweep() -> None:
+    """Publish jobs whose message is missing or whose time has come."""
+    services().recovery.sweep()
+
+
+@shared_task(name=TaskName.PURGE.value)
+def purge() -> None:
+    """Forget idempotency keys past their time."""
+    services().recovery.purge()
