@@ -4,7 +4,7 @@ All processes write to the files of one folder (`PROMETHEUS_MULTIPROC_DIR`, set 
 `/metrics` on the API tells about the workers too.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -23,11 +23,16 @@ REQUESTS = Counter("kazheng_http_requests_total", "Requests served", ["route", "
 REQUEST_SECONDS = Histogram("kazheng_http_request_seconds", "Time of a request", ["route"], buckets=_SECONDS)
 
 
-def render_metrics() -> bytes:
-    """All processes' metrics in Prometheus' text format; outside of a multi-process start, this process's."""
+def metrics_registry() -> CollectorRegistry:
+    """All processes' metrics; outside of a multi-process start, this process's."""
     registry = CollectorRegistry()
     try:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     except ValueError:  # no PROMETHEUS_MULTIPROC_DIR
-        return generate_latest()
-    return generate_latest(registry)
+        return REGISTRY
+    return registry
+
+
+def render_metrics() -> bytes:
+    """The metrics in Prometheus' text format."""
+    return generate_latest(metrics_registry())

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     connect_timeout_seconds: float = Field(5.0, gt=0)
     read_timeout_seconds: float = Field(30.0, gt=0)
     call_deadline_seconds: float = Field(45.0, gt=0, description="total time of one provider call")
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port of a worker's own /metrics; unset: it is read through the API's"
+    )
 
     # Baidu: the account made from the environment
     baidu_base_url: str = "https://aip.baidubce.com"

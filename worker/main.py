@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from prometheus_client import start_http_server
 
 from shared.log import configure_logging
+from shared.metrics import metrics_registry
 from shared.settings import Settings
 from worker.app import make_celery
 from worker.services import install_services, services
@@ -23,3 +25,10 @@ def _configure_logging(**_: Any) -> None:
 def _stop_waiting(**_: Any) -> None:
     """Threads that wait for a permit hand their job back at once."""
     services().stopping.set()
+
+
+@worker_ready.connect(weak=False)
+def _serve_metrics(**_: Any) -> None:
+    """On a machine without the API, nobody else shows what this worker counts."""
+    if settings.worker_metrics_port is not None:
+        start_http_server(settings.worker_metrics_port, registry=metrics_registry())

@@ -19,10 +19,8 @@ from shared.domain.documents import Limits
 from shared.domain.errors import ProviderError
 from shared.domain.job import JobErrorCode
 from shared.domain.retry import FailureKind
+from shared.images import READABLE_FORMATS
 from worker.providers.protocol import PreparedImage
-
-# No other plug-in of Pillow ever sees a client's bytes.
-READABLE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "HEIF")
 
 _PLAIN_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L", "P", "1"), "BMP": ("RGB", "L", "P", "1")}
 _QUALITIES = (92, 85, 75)

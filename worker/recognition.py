@@ -25,7 +25,7 @@ from shared.database.accounts import Account, SecretUnreadableError
 from shared.database.engine import transaction
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import ClaimLostError, ImageLostError, ProviderError, UnavailableError
-from shared.domain.job import JobErrorCode, WaitingOn
+from shared.domain.job import JobErrorCode, Lane, WaitingOn
 from shared.domain.quota import next_day
 from shared.domain.retry import FailureKind, RetryPolicy
 from shared.ids import new_id
@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 # Redis away, the store stumbling: look again soon.
 _SOON = timedelta(seconds=2)
+_BULK_HORIZON = timedelta(milliseconds=50)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,9 @@ class RecognitionService:
         """Make one call within the quota, and settle it; True to call once more with a fresh token."""
         claimed, document = ready.claimed, ready.claimed.document
         candidates = [Candidate(account.id, account.quota(document.endpoint)) for account in accounts.values()]
-        permit = self._limiter.acquire(candidates, document.endpoint, longest_wait=self._permit_wait)
+        # Bulk books one slot at a time, so that a person waits for that one slot and not for a line of them.
+        horizon = _BULK_HORIZON if claimed.job.lane is Lane.BULK else None
+        permit = self._limiter.acquire(candidates, document.endpoint, longest_wait=self._permit_wait, horizon=horizon)
         if isinstance(permit, NoPermit):
             self._wait_for_quota(claimed, permit)
             return False

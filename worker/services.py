@@ -5,8 +5,6 @@ import threading
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from pi_heif import register_heif_opener
-from PIL import Image
 from sqlalchemy import Engine, func, select
 
 from shared.clock import utc_now
@@ -14,6 +12,7 @@ from shared.database.engine import make_engine, transaction
 from shared.database.tables import attempts
 from shared.domain.quota import SHANGHAI
 from shared.domain.retry import RetryPolicy
+from shared.images import load_formats
 from shared.limits.connection import connect
 from shared.limits.permits import Limiter
 from shared.limits.tokens import TokenStore
@@ -51,8 +50,7 @@ def make_providers(settings: Settings) -> dict[str, Provider]:
 
 def build_services(settings: Settings) -> Services:
     """Connect what the tasks need; nothing is asked of the network before the first use."""
-    register_heif_opener()
-    Image.MAX_IMAGE_PIXELS = settings.max_image_pixels
+    load_formats(settings.max_image_pixels)
     stopping = threading.Event()
     # A thread holds a connection for milliseconds only: far fewer are needed than there are threads.
     engine = make_engine(settings, application="kazheng-worker", pool_size=min(10, settings.worker_threads))

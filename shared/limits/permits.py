@@ -10,6 +10,7 @@ Weakness: the spread between permit and arrival is assumed to stay under `permit
 and then earns an error 18, which pauses the endpoint for a second.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ _SCRIPT = (Path(__file__).parent / "book.lua").read_text(encoding="utf-8")
 _WINDOW = timedelta(seconds=1)
 _COUNTER_LIFE = timedelta(hours=48)
 _EPOCH = date(1970, 1, 1)
+_LONGEST_SPREAD = 0.02
+"""Seconds by which those who wait for a free slot are spread."""
 
 
 class LimiterUnavailableError(Exception):
@@ -50,6 +53,9 @@ class NoPermit:
 
     waiting_on: WaitingOn
     retry_after: timedelta | None
+
+
+_HAND_BACK = NoPermit(WaitingOn.WORKER, timedelta(0))
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,20 @@ class Limiter:
         self._count_calls = count_calls
         self._stopping = stopping
 
-    def acquire(self, candidates: list[Candidate], endpoint: str, *, longest_wait: timedelta) -> Permit | NoPermit:
+    def acquire(
+        self,
+        candidates: list[Candidate],
+        endpoint: str,
+        *,
+        longest_wait: timedelta,
+        horizon: timedelta | None = None,
+    ) -> Permit | NoPermit:
         """Wait for a turn at one of the accounts, the first that has one.
+
+        Args:
+            longest_wait: how long to wait in all.
+            horizon: how far ahead a slot may be booked, None for all of the wait. A short one leaves the slots behind
+                it to whoever is in more of a hurry.
 
         Raises:
             LimiterUnavailableError: Redis does not answer.
@@ -94,13 +112,21 @@ class Limiter:
         started = time.monotonic()
         deadline = started + longest_wait.total_seconds()
         while True:
-            booked = self._book_any(candidates, endpoint, deadline - time.monotonic())
+            remaining = deadline - time.monotonic()
+            reach = remaining if horizon is None else min(remaining, horizon.total_seconds())
+            booked = self._book_any(candidates, endpoint, reach)
             if isinstance(booked, NoPermit):
-                return booked
+                if booked.retry_after is None or booked.retry_after.total_seconds() >= remaining:
+                    return booked
+                # Not all at the same instant, or the same one would win every time.
+                pause = booked.retry_after.total_seconds() - reach + random.uniform(0, _LONGEST_SPREAD)  # noqa: S311
+                if self._stopping.wait(max(0.005, pause)):
+                    return _HAND_BACK
+                continue
             candidate, slot = booked
             if self._stopping.wait(max(0.0, slot - time.monotonic())):
                 self.refund(Permit(candidate.account_id, endpoint, 0))
-                return NoPermit(WaitingOn.WORKER, timedelta(0))
+                return _HAND_BACK
             late = time.monotonic() - slot
             PERMIT_LATENESS_SECONDS.observe(max(0.0, late))
             if late <= self._jitter:
