@@ -1,0 +1,58 @@
+"""Kazheng: hand over a photo of a document, get its fields back."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kazheng.client import Client
+    from kazheng.errors import (
+        ApiError,
+        ApiUnreachableError,
+        AuthenticationError,
+        JobFailedError,
+        KazhengError,
+        ResultNotReadyError,
+        WaitTimeoutError,
+    )
+    from kazheng.models import Check, Field, Job, JobError, Result
+
+_HOMES = {
+    "Client": "client",
+    **dict.fromkeys(("Check", "Field", "Job", "JobError", "Result"), "models"),
+    **dict.fromkeys(
+        (
+            "ApiError",
+            "ApiUnreachableError",
+            "AuthenticationError",
+            "JobFailedError",
+            "KazhengError",
+            "ResultNotReadyError",
+            "WaitTimeoutError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "ApiError",
+    "ApiUnreachableError",
+    "AuthenticationError",
+    "Check",
+    "Client",
+    "Field",
+    "Job",
+    "JobError",
+    "JobFailedError",
+    "KazhengError",
+    "Result",
+    "ResultNotReadyError",
+    "WaitTimeoutError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the command lives in this package too, and most of it needs no HTTP client (a quarter of
+    # a second, each time somebody types `kazheng --help`).
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"kazheng.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
