@@ -1,0 +1,1 @@
+"""A local server that speaks Baidu OCR's HTTP protocol and really reads the picture."""

@@ -1,0 +1,1 @@
+"""Tests of the sandbox: its protocol, its layout rules, its reading."""
