@@ -11,10 +11,12 @@ from types import FrameType
 
 import click
 import psutil
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kazheng.addresses import local_url
 from kazheng.stack.control import UNREACHABLE, read_states
 from kazheng.stack.errors import StackError
 from kazheng.stack.files import make_private_folder
@@ -22,7 +24,7 @@ from kazheng.stack.generated import generate, remember
 from kazheng.stack.lock import InstanceLock, holder
 from kazheng.stack.logs import LogFollower
 from kazheng.stack.postgres import EmbeddedPostgres
-from kazheng.stack.processes import Process, local_url, table
+from kazheng.stack.processes import Process, table
 from kazheng.stack.supervisor import Supervisor
 from kazheng.stack.valkey import EmbeddedValkey
 from shared.settings import Settings, SettingsError
@@ -210,7 +212,8 @@ class _Run:
         key = importlib.import_module("kazheng.commands.keys").ensure_demo_key(settings)
         if settings.api_key is None or settings.api_key.get_secret_value() != key:
             remember(home, "KAZHENG_API_KEY", key)
-        return Settings.from_env()
+        # A key in the environment that is not known here would win over the one just made.
+        return Settings.from_env().model_copy(update={"api_key": SecretStr(key)})
 
     def _show_addresses(self, home: Path, settings: Settings) -> None:
         api = local_url(settings.api_host, settings.api_port)

@@ -15,6 +15,7 @@ import httpx
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from kazheng.addresses import local_url
 from kazheng.stack.postgres import EmbeddedPostgres
 from kazheng.stack.valkey import EmbeddedValkey
 from shared.queues import QueueName
@@ -203,12 +204,6 @@ def _flower(settings: Settings, after: frozenset[str]) -> Process:
         is_ready=lambda: _answers_ok("127.0.0.1", settings.flower_port, "/healthcheck"),
         port=Port("127.0.0.1", settings.flower_port, "KAZHENG_FLOWER_PORT"),
     )
-
-
-def local_url(host: str, port: int) -> str:
-    """How a process on this machine reaches a server that listens there, maybe on every address."""
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
-    return f"http://{host}:{port}"
 
 
 def _answers_ok(host: str, port: int, path: str) -> bool:

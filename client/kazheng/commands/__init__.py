@@ -1,0 +1,1 @@
+"""The `kazheng` command, one module a subcommand."""

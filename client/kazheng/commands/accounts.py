@@ -1,0 +1,206 @@
+"""`kazheng accounts`: credentials at the OCR provider, and what each may do there."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+
+from kazheng.commands.failures import CommandError
+from kazheng.commands.migrate import PROVIDER
+from shared.database.accounts import Account, list_accounts, save_account, set_paused, set_quota
+from shared.database.engine import make_engine, transaction
+from shared.domain.documents import DOCUMENT_TYPES
+from shared.domain.quota import Quota
+from shared.settings import Settings
+
+_ENDPOINTS = sorted({document.endpoint for document in DOCUMENT_TYPES.values()})
+_QPS = click.FloatRange(0, 1000, min_open=True)
+_NO_LIMIT = "none"
+
+
+class _DayLimit(click.ParamType[int | str]):
+    """Calls a day, or `none`."""
+
+    name = "calls|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == _NO_LIMIT:
+            return _NO_LIMIT
+        limit = str(value)
+        # What the column holds: four bytes.
+        if not (limit.isascii() and limit.isdigit() and int(limit) < 2**31):
+            self.fail("give a number of calls a day, or `none`", param, ctx)
+        return int(limit)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What `accounts set` was asked for; None leaves a thing as it is."""
+
+    base_url: str | None
+    api_key: str | None
+    secret: str | None
+    default_qps: float | None
+    endpoint: str | None
+    qps: float | None
+    day_limit: int | str | None
+    paused: bool | None
+
+    @property
+    def touches_account(self) -> bool:
+        """Whether anything but a quota and the pause changes."""
+        return any(value is not None for value in (self.base_url, self.api_key, self.secret, self.default_qps))
+
+
+@click.group("accounts")
+def accounts() -> None:
+    """Accounts at the OCR provider, and their quotas. Changes reach running workers within seconds."""
+
+
+@accounts.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one account a line.")
+def list_all(*, as_json: bool) -> None:
+    """Show all accounts; secrets are never shown."""
+    with _database(Settings.from_env()) as engine, transaction(engine) as connection:
+        found = list_accounts(connection)
+    if as_json:
+        for account in found:
+            click.echo(json.dumps(_shown(account), ensure_ascii=False))
+        return
+    if not found:
+        click.echo("There is no account yet. `kazheng migrate` makes the default one.")
+        return
+    rows = Table("account", "state", "address", "API key", "endpoint", "calls/s", "calls/day", box=None, pad_edge=False)
+    for account in found:
+        state = Text("paused", "yellow") if account.paused else Text("in use", "green")
+        rows.add_row(account.name, state, account.base_url, account.api_key, "all", f"{account.default_qps:g}", "")
+        for endpoint, quota in sorted(account.quotas.items()):
+            limit = "no limit" if quota.day_limit is None else str(quota.day_limit)
+            rows.add_row("", "", "", "", endpoint, f"{quota.qps:g}", limit)
+    Console().print(rows)
+
+
+@accounts.command("set")
+@click.argument("name")
+@click.option("--base-url", help="Where the provider is; for a new account KAZHENG_BAIDU_BASE_URL.")
+@click.option("--api-key", help="The account's API Key (client id); a new one asks for its secret too.")
+@click.option("--secret-stdin", is_flag=True, help="Read the Secret Key from standard input, one line.")
+@click.option("--default-qps", type=_QPS, help="Calls a second at each endpoint without a quota of its own.")
+@click.option("--endpoint", type=click.Choice(_ENDPOINTS), help="Endpoint that --qps and --day-limit are for.")
+@click.option("--qps", type=_QPS, help="Calls a second at the endpoint.")
+@click.option("--day-limit", type=_DayLimit(), help="Calls a day at the endpoint, by Beijing time.")
+@click.option("--pause/--resume", "paused", default=None, help="Stop or go on using the account.")
+def set_one(name: str, *, secret_stdin: bool, **given: Any) -> None:
+    """Make an account, or change one. What is not named stays.
+
+    \b
+    Examples:
+      kazheng accounts set baidu --endpoint idcard --qps 10 --day-limit 50000
+      kazheng accounts set second --api-key KEY        (asks for the secret)
+      kazheng accounts set second --api-key KEY --secret-stdin < secret.txt
+      kazheng accounts set baidu --pause
+
+    The Secret Key is never an argument: everybody on the machine can read those, and shells remember them.
+    """  # noqa: D301 - click wants the character itself
+    settings = Settings.from_env()
+    changes = _Changes(secret=_read_secret() if secret_stdin else None, **given)
+    _refuse_nonsense(changes)
+    with _database(settings) as engine:
+        with transaction(engine) as connection:
+            known = {account.name: account for account in list_accounts(connection)}.get(name)
+        # Nobody is asked while a transaction is open.
+        changes = _ask_for_secret(changes, known)
+        with transaction(engine) as connection:
+            if changes.touches_account or known is None:
+                save_account(connection, name=name, provider=PROVIDER, **_account_values(changes, known, settings))
+            if changes.endpoint is not None:
+                set_quota(connection, name, changes.endpoint, _quota(changes, known, changes.endpoint, settings))
+            if changes.paused is not None:
+                set_paused(connection, name, changes.paused)
+    click.echo(f"Account {name} is {'changed' if known else 'made'}.")
+
+
+def _read_secret() -> str:
+    secret = sys.stdin.readline().strip()
+    if not secret:
+        raise click.UsageError("--secret-stdin: standard input is empty.")
+    return secret
+
+
+def _refuse_nonsense(changes: _Changes) -> None:
+    has_quota = changes.qps is not None or changes.day_limit is not None
+    if has_quota and changes.endpoint is None:
+        raise click.UsageError(f"--qps and --day-limit need --endpoint: one of {', '.join(_ENDPOINTS)}.")
+    if changes.endpoint is not None and not has_quota:
+        raise click.UsageError("--endpoint needs --qps or --day-limit.")
+    if changes.base_url is not None and not changes.base_url.startswith(("https://", "http://")):
+        raise click.UsageError("--base-url begins with https:// (or http://).")
+    if not (has_quota or changes.touches_account or changes.paused is not None):
+        raise click.UsageError("Nothing to change. See `kazheng accounts set --help`.")
+
+
+def _ask_for_secret(changes: _Changes, known: Account | None) -> _Changes:
+    """The changes with a secret, where one is needed: for a new account, or with a new API key."""
+    if known is None and changes.api_key is None:
+        raise CommandError("There is no account of that name. To make one, give --api-key.")
+    is_new_key = changes.api_key is not None and (known is None or known.api_key != changes.api_key)
+    if changes.secret is not None or not is_new_key:
+        return changes
+    if not sys.stdin.isatty():
+        raise click.UsageError("A new API key needs its secret: add --secret-stdin and write it to standard input.")
+    secret = click.prompt("Secret Key", hide_input=True).strip()
+    return _Changes(**{**vars(changes), "secret": secret})
+
+
+def _account_values(changes: _Changes, known: Account | None, settings: Settings) -> dict[str, Any]:
+    """What is saved: the changes, where they are silent the account as it was, for a new one the settings."""
+    secret_key = settings.require_secret_key()
+    secret = changes.secret
+    if secret is None and known is not None:
+        secret = known.open_secret(secret_key)
+    old = (known.base_url, known.api_key, known.default_qps) if known else (settings.baidu_base_url, "", None)
+    return {
+        "base_url": changes.base_url or old[0],
+        "api_key": changes.api_key or old[1],
+        "default_qps": changes.default_qps or old[2] or settings.baidu_qps,
+        "secret": secret,
+        "secret_key": secret_key,
+    }
+
+
+def _quota(changes: _Changes, known: Account | None, endpoint: str, settings: Settings) -> Quota:
+    before = known.quota(endpoint) if known else Quota(settings.baidu_qps)
+    default_qps = changes.default_qps if known is None or endpoint not in known.quotas else None
+    day_limit = before.day_limit
+    if changes.day_limit is not None:
+        day_limit = None if isinstance(changes.day_limit, str) else changes.day_limit
+    return Quota(qps=changes.qps or default_qps or before.qps, day_limit=day_limit)
+
+
+def _shown(account: Account) -> dict[str, Any]:
+    return {
+        "name": account.name,
+        "provider": account.provider,
+        "base_url": account.base_url,
+        "api_key": account.api_key,
+        "default_qps": account.default_qps,
+        "paused": account.paused,
+        "quotas": {name: {"qps": q.qps, "day_limit": q.day_limit} for name, q in sorted(account.quotas.items())},
+    }
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Engine]:
+    engine = make_engine(settings, application="kazheng-accounts", pool_size=1)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
