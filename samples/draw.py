@@ -36,6 +36,7 @@ ORIENTATION, ROTATE_CLOCKWISE = 0x0112, 6  # the EXIF tag, and its value for "tu
 
 # --- numbers with valid check characters ---------------------------------------------------------------------------
 
+
 def id_number(birth_date: str, sequence: int) -> str:
     """An 18-character ID number of nobody's area (GB 11643); an odd `sequence` is a man's."""
     body = f"999999{birth_date.replace('-', '')}{sequence:03d}"
@@ -58,6 +59,7 @@ def card_number(body: str) -> str:
 
 # --- paper ---------------------------------------------------------------------------------------------------------
 
+
 class Sheet:
     """A document being drawn. Lengths are in tenths of a millimeter, origin top left; `scale` is pixels for each."""
 
@@ -71,15 +73,31 @@ class Sheet:
     def px(self, *lengths: float) -> tuple[float, ...]:
         return tuple(length * self.scale for length in lengths)
 
-    def text(self, x: float, y: float, text: str, size: float, color: Color, *, bold: float = 0, gap: float = 0,
-             opacity: int = 255, right: bool = False) -> float:
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float,
+        color: Color,
+        *,
+        bold: float = 0,
+        gap: float = 0,
+        opacity: int = 255,
+        right: bool = False,
+    ) -> float:
         """Write one line whose top left (or right) is x, y; `gap` is added after each character. Gives its width."""
         font = load_font(self.font, round(size * self.scale))
         widths = [font.getlength(c) / self.scale + gap for c in text]
         at = x - sum(widths) + gap if right else x
         for character, width in zip(text, widths, strict=True):
-            self.pen.text((at * self.scale, y * self.scale), character, fill=(*color, opacity), font=font,
-                          stroke_width=bold * self.scale)
+            self.pen.text(
+                (at * self.scale, y * self.scale),
+                character,
+                fill=(*color, opacity),
+                font=font,
+                stroke_width=bold * self.scale,
+            )
             at += width
         return sum(widths)
 
@@ -102,8 +120,12 @@ class Sheet:
         xs = np.arange(0, self.width + 8, 6.0)
         for i in range(int((self.height + 4 * swing) / step)):
             for sign in (1, -1):
-                ys = (i * step - 2 * swing + sign * swing * np.sin(xs / length + i * 0.21)
-                      + swing * 0.5 * np.sin(xs / length * 2.7))
+                ys = (
+                    i * step
+                    - 2 * swing
+                    + sign * swing * np.sin(xs / length + i * 0.21)
+                    + swing * 0.5 * np.sin(xs / length * 2.7)
+                )
                 points = [self.px(x, y) for x, y in zip(xs, ys, strict=True)]
                 self.pen.line(points, fill=(*color, opacity), width=max(1, round(self.scale)))
 
@@ -111,12 +133,20 @@ class Sheet:
         """A stand-in for an emblem: a disc in rings, with nothing on it."""
         for share, opacity in ((1.0, 200), (0.88, 110), (0.62, 200), (0.5, 90)):
             r = radius * share
-            self.pen.ellipse(self.px(x - r, y - r, x + r, y + r), outline=(*color, 255), fill=(*color, opacity),
-                             width=round(3 * self.scale))
+            self.pen.ellipse(
+                self.px(x - r, y - r, x + r, y + r),
+                outline=(*color, 255),
+                fill=(*color, opacity),
+                width=round(3 * self.scale),
+            )
         for i in range(24):
             a = math.tau * i / 24
-            points = (x + radius * 0.66 * math.cos(a), y + radius * 0.66 * math.sin(a),
-                      x + radius * 0.84 * math.cos(a), y + radius * 0.84 * math.sin(a))
+            points = (
+                x + radius * 0.66 * math.cos(a),
+                y + radius * 0.66 * math.sin(a),
+                x + radius * 0.84 * math.cos(a),
+                y + radius * 0.84 * math.sin(a),
+            )
             self.pen.line(self.px(*points), fill=(236, 196, 96, 255), width=round(2.5 * self.scale))
 
     def silhouette(self, x: float, y: float, width: float) -> None:
@@ -130,13 +160,14 @@ class Sheet:
         """A square of random modules in place of a QR code: it encodes nothing."""
         modules = np.random.default_rng(29).integers(0, 2, (29, 29))
         for row, column in ((0, 0), (0, 22), (22, 0)):
-            modules[row:row + 7, column:column + 7] = 1
-            modules[row + 1:row + 6, column + 1:column + 6] = 0
-            modules[row + 2:row + 5, column + 2:column + 5] = 1
+            modules[row : row + 7, column : column + 7] = 1
+            modules[row + 1 : row + 6, column + 1 : column + 6] = 0
+            modules[row + 2 : row + 5, column + 2 : column + 5] = 1
         cell = width / 29
         for r, c in np.argwhere(modules):
-            self.pen.rectangle(self.px(x + c * cell, y + r * cell, x + (c + 1) * cell, y + (r + 1) * cell),
-                               fill=(*BLACK, 255))
+            self.pen.rectangle(
+                self.px(x + c * cell, y + r * cell, x + (c + 1) * cell, y + (r + 1) * cell), fill=(*BLACK, 255)
+            )
 
     def seal(self, x: float, y: float, radius: float) -> None:
         """A red round stamp that says what this is."""
@@ -147,8 +178,13 @@ class Sheet:
         pen.text((side / 2, side / 2), "样张", font=font, fill=(*RED, 150), anchor="mm")
         for i, character in enumerate("仅供软件测试不作证明"):
             glyph = Image.new("RGBA", (side, side))
-            ImageDraw.Draw(glyph).text((side / 2, side * 0.16), character, font=font.font_variant(size=font.size * 0.8),
-                                       fill=(*RED, 150), anchor="mm")
+            ImageDraw.Draw(glyph).text(
+                (side / 2, side * 0.16),
+                character,
+                font=font.font_variant(size=font.size * 0.8),
+                fill=(*RED, 150),
+                anchor="mm",
+            )
             stamp.alpha_composite(glyph.rotate(126 - 28 * i, Image.Resampling.BICUBIC))
         self.image.paste(stamp, (round((x - radius) * self.scale), round((y - radius) * self.scale)), stamp)
 
@@ -157,8 +193,7 @@ def load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     """The font at `size` pixels; of a collection, its simplified Chinese face if there is one."""
     key = (path, size)
     if key not in FONTS:
-        FONTS[key] = ImageFont.truetype(str(path), size, index=face_index(path),
-                                        layout_engine=ImageFont.Layout.BASIC)
+        FONTS[key] = ImageFont.truetype(str(path), size, index=face_index(path), layout_engine=ImageFont.Layout.BASIC)
     return FONTS[key]
 
 
@@ -177,6 +212,7 @@ FONTS: dict[tuple[Path, int], ImageFont.FreeTypeFont] = {}
 
 
 # --- documents -----------------------------------------------------------------------------------------------------
+
 
 def split_date(iso: str) -> list[str]:
     """Year, month and day as ID cards print them: without leading zeros."""
@@ -233,8 +269,9 @@ def draw_id_back(font: Path, scale: float, fields: dict[str, str | None]) -> She
 
 def draw_bank_card(font: Path, scale: float, fields: dict[str, str | None]) -> Sheet:
     number, credit = fields["card_number"] or "", fields["card_type"] == "credit"
-    dark, light, white = ((44, 40, 46), (112, 84, 66), (250, 244, 232)) if credit else (
-        (12, 58, 122), (38, 124, 184), (250, 252, 255))
+    dark, light, white = (
+        ((44, 40, 46), (112, 84, 66), (250, 244, 232)) if credit else ((12, 58, 122), (38, 124, 184), (250, 252, 255))
+    )
     sheet = Sheet(856, 540, scale, font, dark, corner=32)
     ramp = np.linspace(0, 1, sheet.image.width)[None, :] * 0.6 + np.linspace(0, 1, sheet.image.height)[:, None] * 0.4
     shade = np.array(dark) + ramp[..., None] * (np.array(light) - np.array(dark))
@@ -247,7 +284,7 @@ def draw_bank_card(font: Path, scale: float, fields: dict[str, str | None]) -> S
     sheet.text(806, 50, "信用卡" if credit else "借记卡", 34, white, right=True, gap=2)
     sheet.text(806, 98, "CREDIT" if credit else "DEBIT", 20, white, right=True, gap=2)
     draw_chip(sheet, 84, 176)
-    groups = " ".join(number[i:i + 4] for i in range(0, len(number), 4))
+    groups = " ".join(number[i : i + 4] for i in range(0, len(number), 4))
     size, gap = (50, 5.0) if credit else (47, 2.0)
     sheet.text(72.5, 311.5, groups, size, (20, 20, 24), bold=0.8, gap=gap, opacity=130)
     sheet.text(70, 309, groups, size, white, bold=0.8, gap=gap)
@@ -263,8 +300,9 @@ def draw_bank_card(font: Path, scale: float, fields: dict[str, str | None]) -> S
 
 def draw_chip(sheet: Sheet, x: float, y: float) -> None:
     line, width = (132, 100, 44, 255), round(2.5 * sheet.scale)
-    sheet.pen.rounded_rectangle(sheet.px(x, y, x + 118, y + 92), 14 * sheet.scale, fill=(222, 186, 104, 255),
-                                outline=line, width=width)
+    sheet.pen.rounded_rectangle(
+        sheet.px(x, y, x + 118, y + 92), 14 * sheet.scale, fill=(222, 186, 104, 255), outline=line, width=width
+    )
     for dy in (30, 62):
         sheet.pen.line(sheet.px(x, y + dy, x + 42, y + dy), fill=line, width=width)
         sheet.pen.line(sheet.px(x + 76, y + dy, x + 118, y + dy), fill=line, width=width)
@@ -275,8 +313,11 @@ def draw_frame(sheet: Sheet, edge: float) -> None:
     """The gold border of a license."""
     sheet.waves((226, 190, 120), 44, step=26, swing=34, length=92)
     for inset, width in ((edge, 14), (edge + 26, 4), (edge + 40, 8)):
-        sheet.pen.rectangle(sheet.px(inset, inset, sheet.width - inset, sheet.height - inset), outline=(*GOLD, 255),
-                            width=round(width * sheet.scale))
+        sheet.pen.rectangle(
+            sheet.px(inset, inset, sheet.width - inset, sheet.height - inset),
+            outline=(*GOLD, 255),
+            width=round(width * sheet.scale),
+        )
 
 
 def draw_license_landscape(font: Path, scale: float, fields: dict[str, str | None]) -> Sheet:
@@ -291,13 +332,21 @@ def draw_license_landscape(font: Path, scale: float, fields: dict[str, str | Non
     sheet.code_square(3130, 400, 340)
     for i, line in enumerate(("扫描二维码登录", "企业信用信息公", "示系统了解更多", "登记信息。")):
         sheet.text(3500, 410 + 76 * i, line, 52, BROWN)
-    left = (("名称", "company_name"), ("类型", "company_type"), ("法定代表人", "legal_representative"),
-            ("经营范围", "business_scope"))
+    left = (
+        ("名称", "company_name"),
+        ("类型", "company_type"),
+        ("法定代表人", "legal_representative"),
+        ("经营范围", "business_scope"),
+    )
     for i, (label, name) in enumerate(left):
         sheet.spread(330, 1200 + 200 * i, label, 74, 400 if len(label) > 2 else 220, BROWN)
         sheet.wrapped(800, 1198 + 200 * i, as_printed(fields[name]), 78, 1400, 118)
-    right = (("注册资本", fields["registered_capital"]), ("成立日期", long_date(fields["established_on"])),
-             ("营业期限", long_date(fields["valid_until"])), ("住所", fields["address"]))
+    right = (
+        ("注册资本", fields["registered_capital"]),
+        ("成立日期", long_date(fields["established_on"])),
+        ("营业期限", long_date(fields["valid_until"])),
+        ("住所", fields["address"]),
+    )
     for i, (label, text) in enumerate(right):
         sheet.spread(2400, 1200 + 200 * i, label, 74, 320 if len(label) > 2 else 220, BROWN)
         sheet.wrapped(2790, 1198 + 200 * i, text or "", 78, 1080, 118)
@@ -320,10 +369,16 @@ def draw_license_portrait(font: Path, scale: float, fields: dict[str, str | None
     sheet.text(520, 840, "统一社会信用代码", 50, BROWN, gap=3)
     sheet.text(1010, 838, fields["credit_code"] or "", 54, BLACK, gap=3)
     period = f"{long_date(fields['established_on'])}至{long_date(fields['valid_until'])}"
-    rows = (("名称", fields["company_name"]), ("类型", fields["company_type"]), ("住所", fields["address"]),
-            ("法定代表人", fields["legal_representative"]), ("注册资本", fields["registered_capital"]),
-            ("成立日期", long_date(fields["established_on"])), ("营业期限", period),
-            ("经营范围", fields["business_scope"]))
+    rows = (
+        ("名称", fields["company_name"]),
+        ("类型", fields["company_type"]),
+        ("住所", fields["address"]),
+        ("法定代表人", fields["legal_representative"]),
+        ("注册资本", fields["registered_capital"]),
+        ("成立日期", long_date(fields["established_on"])),
+        ("营业期限", period),
+        ("经营范围", fields["business_scope"]),
+    )
     for i, (label, text) in enumerate(rows):
         sheet.spread(330, 990 + 128 * i, label, 50, 270 if len(label) > 2 else 150, BROWN)
         sheet.wrapped(670, 988 + 128 * i, as_printed(text), 54, 1130, 84)
@@ -336,6 +391,7 @@ def draw_license_portrait(font: Path, scale: float, fields: dict[str, str | None
 
 
 # --- photographs ---------------------------------------------------------------------------------------------------
+
 
 def soft_noise(random: np.random.Generator, height: int, width: int, cell: float) -> Pixels:
     """Smooth random hills about `cell` pixels wide, mean 0, deviation about 1."""
@@ -369,7 +425,8 @@ def desk_dark(random: np.random.Generator, height: int, width: int) -> Pixels:
 @dataclass(frozen=True)
 class Shot:
     """How a document is photographed. `corners`: its top left, top right, bottom right, bottom left, as fractions of
-    the picture. `light`: the direction (radians) the light comes from. `noise`: deviation in gray levels of 255."""
+    the picture. `light`: the direction (radians) the light comes from. `noise`: deviation in gray levels of 255.
+    """
 
     size: tuple[int, int]
     corners: Corners
@@ -391,8 +448,9 @@ def photograph(sheet: Sheet, shot: Shot) -> Image.Image:
     sheet_width, sheet_height = sheet.image.size
     source = np.array([(0, 0), (sheet_width, 0), (sheet_width, sheet_height), (0, sheet_height)], np.float32)
     matrix = cv2.getPerspectiveTransform(source, np.array(shot.corners, np.float32) * np.array(shot.size, np.float32))
-    paper = cv2.warpPerspective(np.array(sheet.image), matrix, shot.size, flags=cv2.INTER_LINEAR,
-                                borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    paper = cv2.warpPerspective(
+        np.array(sheet.image), matrix, shot.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).astype(np.float32)
     mask = cv2.warpPerspective(np.array(sheet.mask), matrix, shot.size, flags=cv2.INTER_LINEAR).astype(np.float32) / 255
 
     reach = width / 130
@@ -401,7 +459,7 @@ def photograph(sheet: Sheet, shot: Shot) -> Image.Image:
     scene = shot.desk(random, height, width) * (1 - 0.5 * shadow[..., None])
     scene = scene * (1 - mask[..., None]) + paper * mask[..., None]
 
-    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope = x * math.cos(shot.light) + y * math.sin(shot.light)
     patches = soft_noise(random, height, width, width / 3)
     scene *= (0.93 + 0.1 * slope - 0.07 * (x * x + y * y) + 0.015 * patches)[..., None]
@@ -421,11 +479,13 @@ def scan(sheet: Sheet, seed: int) -> Image.Image:
 
 # --- the samples ---------------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Sample:
     """One picture: who is on it, how it is seen, how it is stored.
 
-    `turns`: quarter turns to the left of the stored pixels. `exif`: whether the file says how to undo them."""
+    `turns`: quarter turns to the left of the stored pixels. `exif`: whether the file says how to undo them.
+    """
 
     file: str
     draw: Callable[[Path, float, dict[str, str | None]], Sheet]
@@ -439,8 +499,14 @@ class Sample:
 
 
 def person(name: str, ethnicity: str, birth_date: str, sequence: int, address: str) -> dict[str, str | None]:
-    return {"name": name, "sex": "男" if sequence % 2 else "女", "ethnicity": ethnicity, "birth_date": birth_date,
-            "address": address, "id_number": id_number(birth_date, sequence)}
+    return {
+        "name": name,
+        "sex": "男" if sequence % 2 else "女",
+        "ethnicity": ethnicity,
+        "birth_date": birth_date,
+        "address": address,
+        "id_number": id_number(birth_date, sequence),
+    }
 
 
 FRONT, BACK = {"side": "front"}, {"side": "back"}
@@ -450,47 +516,122 @@ STEEP = ((0.18, 0.18), (0.83, 0.19), (0.91, 0.84), (0.09, 0.82))
 PAGE = ((0.06, 0.06), (0.94, 0.05), (0.965, 0.945), (0.035, 0.935))
 
 SAMPLES = (
-    Sample("id_front_desk.jpg", draw_id_front, "id_card",
-           person("测样丽", "汉", "1990-03-07", 2, "样例省样例市样例区样例路1号样例小区2栋301室"),
-           Shot((2000, 1500), LEANING, desk_wood, 1), FRONT),
-    Sample("id_back_desk.jpg", draw_id_back, "id_card",
-           {"issuing_authority": "样例市公安局样例分局", "issue_date": "2015-06-12", "expiry_date": "2035-06-12"},
-           Shot((2000, 1500), TILTED, desk_gray, 2, light=5.2), BACK),
-    Sample("bank_debit.webp", draw_bank_card, "bank_card",
-           {"bank_name": "样例银行", "card_number": card_number("999999120345678016"), "card_type": "debit"},
-           Shot((1800, 1350), LEANING, desk_wood, 3, light=5.0)),
-    Sample("license_landscape.jpg", draw_license_landscape, "business_license",
-           {"credit_code": credit_code("MA7K2P4W3"), "company_name": "样例市测样软件有限公司",
-            "company_type": "有限责任公司(自然人独资)", "legal_representative": "测样丽",
-            "address": "样例省样例市样例区样例路8号样例大厦6层602室", "registered_capital": "壹佰万元整",
-            "established_on": "2020-01-02", "valid_until": None,
-            "business_scope": "软件开发、技术服务、技术咨询、计算机系统集成、数据处理服务。"},
-           Shot((2600, 1950), PAGE, desk_wood, 4, noise=3.5, blur=0.7), quality=84),
-    Sample("id_front_exif.jpg", draw_id_front, "id_card",
-           person("范样辰", "回", "1985-11-23", 17, "样例省示范市测试县样例镇样例村3组26号"),
-           Shot((2000, 1500), TILTED, desk_gray, 5), FRONT, turns=1, exif=True),
-    Sample("id_front_turned_90.jpg", draw_id_front, "id_card",
-           person("林样舟", "满", "2001-08-15", 31, "样例省样例市示范区测试大道108号5单元902室"),
-           Shot((1800, 1350), LEANING, desk_dark, 6, light=5.3), FRONT, turns=3),
-    Sample("id_front_turned_180.jpg", draw_id_front, "id_card",
-           person("宋样宁", "汉", "1978-12-30", 46, "示范省样例市测试区花园街15号"),
-           Shot((1800, 1350), STEEP, desk_wood, 7), FRONT, turns=2),
-    Sample("id_front_over_4mb.jpg", draw_id_front, "id_card",
-           person("何样明", "壮", "1996-05-04", 105, "示范省示范市样例区新测路77号样例公寓B座12室"),
-           Shot((4000, 3000), STEEP, desk_gray, 8, light=4.4, noise=5.0, blur=1.5), FRONT, quality=95),
-    Sample("id_back_long_term.jpg", draw_id_back, "id_card",
-           {"issuing_authority": "示范市公安局", "issue_date": "2021-09-01", "expiry_date": None},
-           Shot((1800, 1350), STEEP, desk_dark, 9), BACK),
-    Sample("bank_credit.jpg", draw_bank_card, "bank_card",
-           {"bank_name": "示范银行", "card_number": card_number("999999043781526"), "card_type": "credit",
-            "expiry_date": "2031-07", "holder_name": "FAN YANGCHEN"},
-           Shot((1800, 1350), TILTED, desk_gray, 10, light=4.4)),
-    Sample("license_portrait.png", draw_license_portrait, "business_license",
-           {"credit_code": credit_code("MA3T6N8H5"), "company_name": "示范市样例商贸有限公司",
-            "company_type": "有限责任公司(自然人投资或控股)", "legal_representative": "范样辰",
-            "address": "样例省示范市测试县样例街20号", "registered_capital": "叁佰万元整",
-            "established_on": "2016-05-18", "valid_until": "2036-05-17",
-            "business_scope": "日用百货、服装、文具、家具的批发和零售、仓储服务、货物运输代理。"}, None),
+    Sample(
+        "id_front_desk.jpg",
+        draw_id_front,
+        "id_card",
+        person("测样丽", "汉", "1990-03-07", 2, "样例省样例市样例区样例路1号样例小区2栋301室"),
+        Shot((2000, 1500), LEANING, desk_wood, 1),
+        FRONT,
+    ),
+    Sample(
+        "id_back_desk.jpg",
+        draw_id_back,
+        "id_card",
+        {"issuing_authority": "样例市公安局样例分局", "issue_date": "2015-06-12", "expiry_date": "2035-06-12"},
+        Shot((2000, 1500), TILTED, desk_gray, 2, light=5.2),
+        BACK,
+    ),
+    Sample(
+        "bank_debit.webp",
+        draw_bank_card,
+        "bank_card",
+        {"bank_name": "样例银行", "card_number": card_number("999999120345678016"), "card_type": "debit"},
+        Shot((1800, 1350), LEANING, desk_wood, 3, light=5.0),
+    ),
+    Sample(
+        "license_landscape.jpg",
+        draw_license_landscape,
+        "business_license",
+        {
+            "credit_code": credit_code("MA7K2P4W3"),
+            "company_name": "样例市测样软件有限公司",
+            "company_type": "有限责任公司(自然人独资)",
+            "legal_representative": "测样丽",
+            "address": "样例省样例市样例区样例路8号样例大厦6层602室",
+            "registered_capital": "壹佰万元整",
+            "established_on": "2020-01-02",
+            "valid_until": None,
+            "business_scope": "软件开发、技术服务、技术咨询、计算机系统集成、数据处理服务。",
+        },
+        Shot((2600, 1950), PAGE, desk_wood, 4, noise=3.5, blur=0.7),
+        quality=84,
+    ),
+    Sample(
+        "id_front_exif.jpg",
+        draw_id_front,
+        "id_card",
+        person("范样辰", "回", "1985-11-23", 17, "样例省示范市测试县样例镇样例村3组26号"),
+        Shot((2000, 1500), TILTED, desk_gray, 5),
+        FRONT,
+        turns=1,
+        exif=True,
+    ),
+    Sample(
+        "id_front_turned_90.jpg",
+        draw_id_front,
+        "id_card",
+        person("林样舟", "满", "2001-08-15", 31, "样例省样例市示范区测试大道108号5单元902室"),
+        Shot((1800, 1350), LEANING, desk_dark, 6, light=5.3),
+        FRONT,
+        turns=3,
+    ),
+    Sample(
+        "id_front_turned_180.jpg",
+        draw_id_front,
+        "id_card",
+        person("宋样宁", "汉", "1978-12-30", 46, "示范省样例市测试区花园街15号"),
+        Shot((1800, 1350), STEEP, desk_wood, 7),
+        FRONT,
+        turns=2,
+    ),
+    Sample(
+        "id_front_over_4mb.jpg",
+        draw_id_front,
+        "id_card",
+        person("何样明", "壮", "1996-05-04", 105, "示范省示范市样例区新测路77号样例公寓B座12室"),
+        Shot((4000, 3000), STEEP, desk_gray, 8, light=4.4, noise=5.0, blur=1.5),
+        FRONT,
+        quality=95,
+    ),
+    Sample(
+        "id_back_long_term.jpg",
+        draw_id_back,
+        "id_card",
+        {"issuing_authority": "示范市公安局", "issue_date": "2021-09-01", "expiry_date": None},
+        Shot((1800, 1350), STEEP, desk_dark, 9),
+        BACK,
+    ),
+    Sample(
+        "bank_credit.jpg",
+        draw_bank_card,
+        "bank_card",
+        {
+            "bank_name": "示范银行",
+            "card_number": card_number("999999043781526"),
+            "card_type": "credit",
+            "expiry_date": "2031-07",
+            "holder_name": "FAN YANGCHEN",
+        },
+        Shot((1800, 1350), TILTED, desk_gray, 10, light=4.4),
+    ),
+    Sample(
+        "license_portrait.png",
+        draw_license_portrait,
+        "business_license",
+        {
+            "credit_code": credit_code("MA3T6N8H5"),
+            "company_name": "示范市样例商贸有限公司",
+            "company_type": "有限责任公司(自然人投资或控股)",
+            "legal_representative": "范样辰",
+            "address": "样例省示范市测试县样例街20号",
+            "registered_capital": "叁佰万元整",
+            "established_on": "2016-05-18",
+            "valid_until": "2036-05-17",
+            "business_scope": "日用百货、服装、文具、家具的批发和零售、仓储服务、货物运输代理。",
+        },
+        None,
+    ),
 )
 
 
@@ -519,8 +660,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for sample in SAMPLES:
         (arguments.out / sample.file).write_bytes(draw_sample(sample, arguments.font))
-    expected = [{"file": s.file, "document_type": s.document_type, "options": s.options, "fields": s.fields}
-                for s in SAMPLES]
+    expected = [
+        {"file": s.file, "document_type": s.document_type, "options": s.options, "fields": s.fields} for s in SAMPLES
+    ]
     text = json.dumps(expected, ensure_ascii=False, indent=2) + "\n"
     (arguments.out / "expected.json").write_text(text, encoding="utf-8")
 

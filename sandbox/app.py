@@ -3,8 +3,8 @@
 One process with many threads, because tokens and QPS windows live in its memory: a second process would give out
 tokens the first does not know, and admit twice the calls.
 
-The order in which a call is judged: path, token, permission, quota, body, parameters, picture, what is on it. The first
-failure wins. A refused call is not counted.
+The order in which a call is judged: path, token, permission, quota, body, parameters, picture, what is on it. The
+first failure wins. A refused call is not counted.
 """
 
 import itertools
@@ -125,7 +125,7 @@ def _answer_errors(app: Flask, log_ids: Iterator[int]) -> None:
 
 
 def _recognize(endpoint: Endpoint, form: _Form, reader: Reader, failures: FailureStyle) -> Body:
-    """Steps 10 to 17: the parameters, the picture, what is on it."""
+    """The parameters, the picture, what is on it."""
     image, url = form.values.get("image"), form.values.get("url")
     if image is None and url is None:
         raise FaultError(Fault.MISSING_PARAMETER)

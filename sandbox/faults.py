@@ -1,6 +1,6 @@
 """Every error the sandbox can answer, with Baidu's code and text, in one table.
 
-Codes and texts follow https://ai.baidu.com/ai-doc/OCR/dk3h7y5vr (read November 2026). The HTTP status is 200 for all of them.
+Codes and texts follow https://ai.baidu.com/ai-doc/OCR/dk3h7y5vr, read November 2026. The HTTP status is 200 for all.
 """
 
 from enum import Enum

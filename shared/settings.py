@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from cryptography.fernet import Fernet
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -114,6 +115,16 @@ class Settings(BaseSettings):
     def _split_networks(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("secret_key")
+    @classmethod
+    def _is_fernet_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                Fernet(value.get_secret_value())
+            except ValueError:
+                raise ValueError("is no Fernet key; make one with `kazheng keys generate-secret`") from None
+        return value
+
     @classmethod
     def from_env(cls, *, generated: bool = True) -> Self:
         """Read the settings.
@@ -125,8 +136,8 @@ class Settings(BaseSettings):
             SettingsError: a value is wrong; all wrong ones are named.
         """
         try:
-            named = cls(_env_file=".env")  # type: ignore[call-arg]
-            return cls(_env_file=(named.home / GENERATED_FILE, ".env")) if generated else named  # type: ignore[call-arg]
+            named = cls(_env_file=".env")
+            return cls(_env_file=(named.home / GENERATED_FILE, ".env")) if generated else named
         except ValidationError as error:
             lines = [f"  KAZHENG_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
             raise SettingsError("Settings are wrong:\n" + "\n".join(lines)) from None

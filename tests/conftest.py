@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from kazheng.stack.postgres import running_postgres
-from kazheng.stack.valkey import free_port, running_valkey
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from kazheng.stack.postgres import running_postgres
+from kazheng.stack.valkey import free_port, running_valkey
 from shared.database.engine import make_engine
 from shared.database.migrate import upgrade
 from shared.database.tables import metadata

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kazheng.stack.processes import table
 
+from kazheng.stack.processes import table
 from shared.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
