@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, literal, or_, select, text, update
 
 from shared.database.tables import attempts, jobs, results
 from shared.domain.job import FINAL_STATUSES, JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
@@ -167,6 +167,17 @@ def count_ahead(connection: Connection, job: Job) -> int:
 def mark_published(connection: Connection, job_ids: list[str], now: datetime) -> None:
     """Remember that messages are on their way. Lost remembrance costs a doubled message, no more."""
     connection.execute(update(jobs).where(jobs.c.id.in_(job_ids)).values(published_at=now))
+
+
+def remember_first_message(connection: Connection, job_id: str, now: datetime) -> None:
+    """Remember that a new job's first message is on its way, unless a worker has been quicker.
+
+    A worker may even have put the job back in line by now: then its `published_at` is no business of intake any more.
+    The commit does not wait for the disk: lost remembrance costs a doubled message.
+    """
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    where = and_(jobs.c.id == job_id, jobs.c.claim_count == 0)
+    connection.execute(update(jobs).where(where).values(published_at=now))
 
 
 def _visible(**values: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The HTTP door: authenticate, check, keep, answer."""

@@ -1,0 +1,127 @@
+"""From rows to the bodies of answers."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.schemas import (
+    BillingView,
+    DocumentFieldView,
+    DocumentTypeView,
+    JobErrorView,
+    JobView,
+    LinksView,
+    OptionView,
+    QueueView,
+    ResultView,
+    TimingsView,
+)
+from shared.database.jobs import Job
+from shared.domain.documents import DocumentType
+from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus
+
+_RESULT_COLUMNS = ("fields", "checks", "image", "provider", "account", "upstream_log_id")
+
+
+def present_job(job: Job, *, result: dict[str, Any] | None = None, position: int | None = None) -> JobView:
+    """A job as clients see it.
+
+    Args:
+        result: its row of `results`, if it has one.
+        position: its place in the queue, from 1; None leaves it open.
+    """
+    is_queued = job.status is JobStatus.QUEUED
+    return JobView(
+        id=job.id,
+        object="job",
+        document_type=job.document_type,
+        options=job.options,
+        lane=job.lane,
+        status=job.status,
+        waiting_on=job.waiting_on,
+        not_before=job.not_before,
+        queue=QueueView(position=position, estimated_start_at=None) if is_queued else None,
+        client_reference_id=job.client_reference_id,
+        metadata=job.metadata,
+        batch_id=None,
+        attempts=job.calls,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        timings_ms=TimingsView(
+            queue=_milliseconds(job.created_at, job.started_at),
+            throttle=job.throttle_ms,
+            upstream=job.upstream_ms,
+            total=_milliseconds(job.created_at, job.completed_at),
+        ),
+        error=_present_error(job),
+        billing=BillingView(calls=job.calls, billed=job.billed_calls, cache_hit=False),
+        result=None if result is None else present_result(result),
+        links=LinksView(
+            self=job_path(job.id),
+            result=f"{job_path(job.id)}/result",
+            image=None if job.erased_at else f"{job_path(job.id)}/image",
+        ),
+    )
+
+
+def present_result(row: dict[str, Any], *, geometry: bool = False, raw: bool = False) -> ResultView:
+    """A result; where the fields are, and the provider's own answer, only if asked for."""
+    values = {name: row[name] for name in _RESULT_COLUMNS}
+    if not geometry:
+        values["fields"] = {
+            name: {key: value for key, value in field.items() if key != "polygon"}
+            for name, field in row["fields"].items()
+        }
+    if raw:
+        values["raw"] = row["raw"]
+    return ResultView.model_validate(values)
+
+
+def present_document_type(row: DocumentType) -> DocumentTypeView:
+    """A document type as clients see it, without the vendor's names."""
+    return DocumentTypeView(
+        name=row.name,
+        label=row.label,
+        options=[
+            OptionView(
+                name=option.name,
+                default=option.default,
+                choices=None if option.choices is None else list(option.choices),
+                description=option.description,
+            )
+            for option in row.options
+        ],
+        fields={
+            side: [
+                DocumentFieldView(name=field.name, label=field.label, kind=field.kind, asked=field.asked)
+                for field in fields
+            ]
+            for side, fields in row.fields.items()
+        },
+        checks=list(row.checks),
+    )
+
+
+def job_path(job_id: str) -> str:
+    """Where a job is found."""
+    return f"/v1/jobs/{job_id}"
+
+
+def to_json(view: BaseModel) -> str:
+    """A body as JSON. What was left out when it was made (`polygon`, `raw`) is not mentioned."""
+    return view.model_dump_json(exclude_unset=True)
+
+
+def _present_error(job: Job) -> JobErrorView | None:
+    if job.error_code is None:
+        return None
+    detail, retryable = JOB_ERRORS[JobErrorCode(job.error_code)]
+    return JobErrorView(
+        code=job.error_code, detail=job.error_detail or detail, retryable=retryable, billed=job.billed_calls > 0
+    )
+
+
+def _milliseconds(start: datetime, end: datetime | None) -> int | None:
+    return None if end is None else max(0, round((end - start).total_seconds() * 1000))

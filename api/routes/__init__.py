@@ -1,0 +1,1 @@
+"""One module a noun: its operations, and how each is answered."""

@@ -1,0 +1,108 @@
+"""`/livez`, `/readyz`, `/metrics`: for whoever operates this. They ask for no key and tell nothing of any client."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+import structlog
+from flask import Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import RedisError
+
+from api.operations import Answer, Operation
+from api.schemas import Liveness, NoQuery, Readiness, ReadyQuery
+from api.services import services
+from api.validation import validate_query
+from shared.database.engine import transaction
+from shared.database.migrate import is_at_head
+from shared.domain.errors import UnavailableError
+from shared.metrics import render_metrics
+
+log = structlog.get_logger(__name__)
+
+
+def read_liveness() -> Response:
+    """The process answers; nothing behind it is asked, or an outage there would restart everything here."""
+    validate_query(NoQuery, request.args)
+    return Response(Liveness(status="alive").model_dump_json(), content_type="application/json")
+
+
+def read_readiness() -> Response:
+    """Whether requests can be served: every part behind this process is asked."""
+    query = validate_query(ReadyQuery, request.args)
+    checks = {name: _ask(name, check) for name, check in _CHECKS.items()}
+    failing = [name for name, said in checks.items() if said != "ok"]
+    body = Readiness(
+        status="not_ready" if failing else "ready",
+        failing=failing,
+        checks=None if query.verbose is None else checks,
+    )
+    status = HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK
+    return Response(body.model_dump_json(exclude_none=True), status, content_type="application/json")
+
+
+def read_metrics() -> Response:
+    """What Prometheus reads, of all processes of this machine."""
+    validate_query(NoQuery, request.args)
+    return Response(render_metrics(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _check_database() -> str:
+    with transaction(services().engine) as connection:
+        return "ok" if is_at_head(connection) else "the tables are not migrated to this version: run `kazheng migrate`"
+
+
+def _check_broker() -> str:
+    services().redis.ping()
+    return "ok"
+
+
+def _check_store() -> str:
+    services().store.check()
+    return "ok"
+
+
+_CHECKS: dict[str, Callable[[], str]] = {"database": _check_database, "broker": _check_broker, "store": _check_store}
+
+
+def _ask(name: str, check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except UnavailableError as error:
+        return error.detail
+    except (RedisError, OSError) as error:
+        log.warning("not_ready", part=name, error=type(error).__name__)
+        return "It does not answer."
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/livez",
+        name="read_liveness",
+        summary="Does the process answer",
+        view=read_liveness,
+        query=NoQuery,
+        answers={200: Answer("It does", Liveness)},
+        is_open=True,
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        name="read_readiness",
+        summary="Can requests be served",
+        view=read_readiness,
+        query=ReadyQuery,
+        answers={200: Answer("They can", Readiness), 503: Answer("`failing` names what is wrong", Readiness)},
+        is_open=True,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        name="read_metrics",
+        summary="Metrics for Prometheus",
+        view=read_metrics,
+        query=NoQuery,
+        answers={200: Answer("The text format", media_type="text/plain")},
+        is_open=True,
+    ),
+)
