@@ -23,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from shared.domain.job import JobStatus, Lane
 
@@ -180,13 +180,13 @@ results = Table(
     "results",
     metadata,
     Column("job_id", _id(), ForeignKey("jobs.id"), primary_key=True),
-    Column("fields", JSONB, nullable=False),
+    Column("fields", JSON, nullable=False, comment="json, not jsonb: keeps the order of the document"),
     Column("checks", JSONB, nullable=False),
     Column("image", JSONB, nullable=False),
     Column("provider", Text, nullable=False),
     Column("account", Text, nullable=False),
     Column("upstream_log_id", Text),
-    Column("raw", JSONB, nullable=False),
+    Column("raw", JSON, nullable=False),
     Column("created_at", _time(), nullable=False),
 )
 

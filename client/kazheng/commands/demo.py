@@ -112,7 +112,9 @@ def judge(sample: Sample, outcome: Outcome) -> list[FieldVerdict]:
 
 
 def _show(console: Console, samples: list[Sample], outcomes: list[Outcome]) -> bool:
-    rows = Table("picture", "type", "field", "value", "", "ms", header_style="bold")
+    rows = Table("picture", "field", "value", "", "ms", header_style="bold")
+    rows.columns[0].overflow = rows.columns[2].overflow = "fold"
+    rows.columns[1].no_wrap = rows.columns[3].no_wrap = True
     rows.columns[-1].justify = "right"
     right = asked = 0
     for sample, outcome in zip(samples, outcomes, strict=True):
@@ -132,16 +134,18 @@ def _show(console: Console, samples: list[Sample], outcomes: list[Outcome]) -> b
 def _add_picture(rows: Table, sample: Sample, outcome: Outcome, verdicts: list[FieldVerdict]) -> None:
     side = sample.picture.options.get("side")
     kind = f"{sample.picture.document_type} {side}" if side else sample.picture.document_type
-    head = (sample.picture.path.name, kind)
+    # The type stands under the name, beside the second field, so that values have room on a narrow screen.
+    heads = iter([Text(sample.picture.path.name), Text(kind, "dim")])
     milliseconds = str(outcome.milliseconds)
     if outcome.failure:
+        head = Text("\n").join(heads)
         detail = f"{outcome.failure.code}: {outcome.failure.detail}"
-        rows.add_row(*head, "", Text(detail, "red"), Text("✗", "red"), milliseconds)
+        rows.add_row(head, "", Text(detail, "red"), Text("✗", "red"), milliseconds)
         return
     for verdict in verdicts:
         mark = Text("✓", "green") if verdict.is_right else Text("✗", "red")
-        rows.add_row(*head, Text(verdict.label), _difference(verdict), mark, milliseconds)
-        head, milliseconds = ("", ""), ""
+        rows.add_row(next(heads, Text()), Text(verdict.label), _difference(verdict), mark, milliseconds)
+        milliseconds = ""
 
 
 def _difference(verdict: FieldVerdict) -> Text:

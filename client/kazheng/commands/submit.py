@@ -122,6 +122,8 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 def _show(outcomes: Sequence[Outcome], *, waited: bool) -> None:
     console = Console()
     rows = Table("file", "field", "value", "checks", header_style="bold", expand=False)
+    rows.columns[1].no_wrap = True
+    rows.columns[2].overflow = rows.columns[3].overflow = "fold"
     for outcome in outcomes:
         name = Text(str(outcome.picture.path), overflow="fold")
         if outcome.failure:
