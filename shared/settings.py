@@ -39,8 +39,10 @@ class Settings(BaseSettings):
     )
     s3_endpoint_url: str | None = Field(None, description="endpoint of an S3-compatible store; unset: AWS")
     secret_key: SecretStr | None = Field(None, description="Fernet key that seals account secrets and tokens")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="quietest line that is logged: DEBUG, INFO, WARNING, ERROR"
+    )
+    log_format: Literal["console", "json"] = Field("json", description="json, or console for people")
     metrics_dir: Path | None = Field(None, description="shared folder of the metric files of all processes")
     task_events: bool = Field(
         True, description="Celery task events, which Flower needs; costs up to 45 % of throughput"
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
 
     # API
     api_host: str = Field("127.0.0.1", description="address the API listens on")
-    api_port: int = Field(8080, ge=1, le=65535)
+    api_port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
     api_workers: int = Field(2, ge=1, le=64, description="API processes")
     api_threads: int = Field(160, ge=4, le=1000, description="threads in each API process, held polls included")
     api_poll_threads: int = Field(128, ge=1, le=990, description="of these, threads that held polls may occupy")
@@ -70,26 +72,32 @@ class Settings(BaseSettings):
         0.05, ge=0, lt=1, description="spread between permit and arrival, kept as margin"
     )
     max_attempts: int = Field(5, ge=1, le=50, description="calls made for one job before it fails")
-    connect_timeout_seconds: float = Field(5.0, gt=0)
-    read_timeout_seconds: float = Field(30.0, gt=0)
+    connect_timeout_seconds: float = Field(5.0, gt=0, description="time to connect to the provider")
+    read_timeout_seconds: float = Field(30.0, gt=0, description="longest silence of the provider")
     call_deadline_seconds: float = Field(45.0, gt=0, description="total time of one provider call")
     worker_metrics_port: int | None = Field(
         None, ge=1, le=65535, description="port of a worker's own /metrics; unset: it is read through the API's"
     )
 
     # Baidu: the account made from the environment
-    baidu_base_url: str = "https://aip.baidubce.com"
-    baidu_api_key: str | None = Field(None, validation_alias=AliasChoices("BAIDU_API_KEY", "KAZHENG_BAIDU_API_KEY"))
+    baidu_base_url: str = Field("https://aip.baidubce.com", description="where Baidu's API is")
+    baidu_api_key: str | None = Field(
+        None,
+        validation_alias=AliasChoices("BAIDU_API_KEY", "KAZHENG_BAIDU_API_KEY"),
+        description="API Key of the Baidu application; unset: the sandbox answers",
+    )
     baidu_secret_key: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("BAIDU_SECRET_KEY", "KAZHENG_BAIDU_SECRET_KEY")
+        None,
+        validation_alias=AliasChoices("BAIDU_SECRET_KEY", "KAZHENG_BAIDU_SECRET_KEY"),
+        description="Secret Key of the Baidu application",
     )
     baidu_qps: float = Field(2.0, gt=0, le=1000, description="calls a second and endpoint the account may make")
 
     # Sandbox
-    sandbox_host: str = "127.0.0.1"
-    sandbox_port: int = Field(8081, ge=1, le=65535)
-    sandbox_api_key: str = "sandbox-api-key"
-    sandbox_secret_key: SecretStr = SecretStr("sandbox-secret-key")
+    sandbox_host: str = Field("127.0.0.1", description="address the sandbox listens on")
+    sandbox_port: int = Field(8081, ge=1, le=65535, description="port the sandbox listens on")
+    sandbox_api_key: str = Field("sandbox-api-key", description="API Key the sandbox takes")
+    sandbox_secret_key: SecretStr = Field(SecretStr("sandbox-secret-key"), description="Secret Key the sandbox takes")
     sandbox_qps: float = Field(2.0, gt=0, description="calls a second and endpoint before error 18")
     sandbox_day_limit: int | None = Field(
         None, ge=0, description="calls a day and endpoint before error 17; unset: none"
@@ -100,11 +108,11 @@ class Settings(BaseSettings):
     )
 
     # Flower, and the servers `kazheng up` embeds
-    flower_port: int = Field(5555, ge=1, le=65535)
-    flower_user: str = "kazheng"
-    flower_password: SecretStr | None = None
-    postgres_port: int = Field(15432, ge=1, le=65535)
-    valkey_port: int = Field(16379, ge=1, le=65535)
+    flower_port: int = Field(5555, ge=1, le=65535, description="port Flower listens on")
+    flower_user: str = Field("kazheng", description="user of Flower's page")
+    flower_password: SecretStr | None = Field(None, description="its password, without a comma; unset: made up")
+    postgres_port: int = Field(15432, ge=1, le=65535, description="port of the embedded PostgreSQL")
+    valkey_port: int = Field(16379, ge=1, le=65535, description="port of the embedded Valkey")
 
     # Command line
     api_url: str | None = Field(None, description="where `kazheng submit` finds the API; unset: api_host and api_port")
