@@ -1,0 +1,139 @@
+"""Everything at once, with real processes: `kazheng up`, the sandbox that reads pictures, the Python client."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.stack import Stack, running_stack
+from kazheng import Client
+from tests.conftest import SAMPLES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+KAZHENG = Path(sys.executable).parent / "kazheng"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with running_stack(sandbox_qps=5) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.api_key, stack.api_url, timeout=60) as client:
+        yield client
+
+
+def sample(samples: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(entry for entry in samples if entry["file"] == name)
+
+
+def run(stack: Stack, *arguments: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        [str(KAZHENG), *arguments],
+        env=dict(stack.environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_card_handed_to_the_client_comes_back_with_its_fields(client: Client, samples: list[dict[str, Any]]) -> None:
+    expected = sample(samples, "id_front_exif.jpg")
+
+    job = client.wait(client.submit(SAMPLES / expected["file"], document_type="id_card", options=expected["options"]))
+
+    result = job.require_result()
+    assert {name: result.fields[name].value for name in expected["fields"]} == expected["fields"]
+    assert [check.code for check in result.checks if check.has_failed] == []
+
+
+def test_the_other_side_of_the_card_is_told(client: Client) -> None:
+    job = client.submit(SAMPLES / "id_back_desk.jpg", document_type="id_card", options={"side": "front"})
+
+    ended = client.wait(job)
+
+    assert ended.error is not None
+    assert ended.error.code == "wrong_side"
+
+
+def test_a_card_of_another_type_is_told(client: Client) -> None:
+    job = client.submit(SAMPLES / "license_portrait.png", document_type="bank_card")
+
+    ended = client.wait(job)
+
+    assert ended.error is not None
+    assert ended.error.code == "not_a_bank_card"
+
+
+def test_a_bulk_job_is_fed_to_the_workers(client: Client) -> None:
+    job = client.submit(SAMPLES / "bank_debit.webp", document_type="bank_card", lane="bulk")
+
+    ended = client.wait(job)
+
+    assert ended.require_result().fields["card_number"].value
+
+
+def test_the_command_reads_files_and_says_which_failed(stack: Stack) -> None:
+    files = [str(SAMPLES / "bank_credit.jpg"), str(SAMPLES / "id_back_desk.jpg")]
+
+    output = run(stack, "submit", *files, "--type", "bank_card", "--json", expect=1)
+
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert len(lines) == 2
+
+
+def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
+    run(stack, "doctor")
+
+
+def test_ready_and_alive(stack: Stack) -> None:
+    assert httpx.get(f"{stack.api_url}/livez").status_code == 200
+    assert httpx.get(f"{stack.api_url}/readyz").status_code == 200
+
+
+def test_metrics_tell_of_workers_too(stack: Stack, client: Client) -> None:
+    client.wait(client.submit(SAMPLES / "bank_credit.jpg", document_type="bank_card"))
+
+    metrics = httpx.get(f"{stack.api_url}/metrics").text
+
+    assert "kazheng_jobs_accepted_total" in metrics
+    assert 'kazheng_upstream_calls_total{endpoint="bankcard",outcome="succeeded"}' in metrics
+
+
+def test_flower_wants_a_password_and_shows_no_content(stack: Stack, client: Client) -> None:
+    client.wait(client.submit(SAMPLES / "bank_credit.jpg", document_type="bank_card"))
+    flower = f"http://127.0.0.1:{stack.environment['KAZHENG_FLOWER_PORT']}"
+    generated = (stack.home / "generated.env").read_text(encoding="utf-8")
+    password = generated.split("KAZHENG_FLOWER_PASSWORD=", 1)[1].splitlines()[0].strip("'\"")
+
+    closed = httpx.get(f"{flower}/api/tasks")
+    tasks = httpx.get(f"{flower}/api/tasks", auth=("kazheng", password)).raise_for_status().json()
+
+    assert closed.status_code == 401
+    names = {task["name"] for task in tasks.values()}
+    assert "kazheng.recognize" in names
+    arguments = {task["kwargs"] for task in tasks.values() if task["name"] == "kazheng.recognize"}
+    assert all("job_" in argument and len(argument) < 60 for argument in arguments)
+
+
+def test_no_log_holds_what_is_on_a_card_or_a_secret(stack: Stack, samples: list[dict[str, Any]]) -> None:
+    secrets = [stack.api_key, "sandbox-secret-key", "24."]
+    values = [value for entry in samples for value in entry["fields"].values() if value and len(value) > 5]
+    logs = "".join(path.read_text(errors="replace") for path in (stack.home / "logs").glob("*.log"))
+
+    assert "job_settled" in logs
+    assert [value for value in values if value in logs and not value[:4].isdigit()] == []
+    assert [value for value in values if value.isdigit() and len(value) > 10 and value in logs] == []
+    assert [secret for secret in secrets[:2] if secret in logs] == []
+    assert "access_token=" not in logs
