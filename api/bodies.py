@@ -79,7 +79,7 @@ def _limit_body(request: Request, max_bytes: int, max_image_bytes: int) -> None:
     """Refuse a body by its announced size, and stop reading one that has none at the same point."""
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_image_bytes)
-    request.max_content_length = max_bytes
+    request.max_content_length = max_bytes + 1  # the stream ends there without a word: one more byte tells
 
 
 def _too_large(max_image_bytes: int) -> ImageTooLargeError:
@@ -88,25 +88,27 @@ def _too_large(max_image_bytes: int) -> ImageTooLargeError:
     )
 
 
-def _read_body(request: Request, max_image_bytes: int) -> bytes:
-    try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise _too_large(max_image_bytes) from None
+def _read_body(request: Request, max_bytes: int, max_image_bytes: int) -> bytes:
+    _limit_body(request, max_bytes, max_image_bytes)
+    body = request.get_data(cache=False)
+    if len(body) > max_bytes:
+        raise _too_large(max_image_bytes)
+    if request.content_length not in (None, len(body)):
+        raise MalformedBodyError("The body is shorter than announced.")
+    return body
 
 
 def _read_raw(request: Request, max_image_bytes: int) -> Submission:
     fields = validate_job_fields(_expand(single_values(request.args)), JobFields)
-    _limit_body(request, max_image_bytes, max_image_bytes)
-    content = _read_body(request, max_image_bytes)
+    content = _read_body(request, max_image_bytes, max_image_bytes)
     check_size(len(content), max_image_bytes)
     return Submission(fields, content)
 
 
 def _read_json(request: Request, max_image_bytes: int) -> Submission:
-    _limit_body(request, (max_image_bytes + 2) // 3 * 4 + _FIELDS_BYTES, max_image_bytes)
+    body = _read_body(request, (max_image_bytes + 2) // 3 * 4 + _FIELDS_BYTES, max_image_bytes)
     try:
-        values = from_json(_read_body(request, max_image_bytes), allow_inf_nan=False, cache_strings="none")
+        values = from_json(body, allow_inf_nan=False, cache_strings="none")
     except ValueError:
         raise MalformedBodyError("The body is not valid JSON.") from None
     if not isinstance(values, dict):
@@ -140,11 +142,14 @@ def decode_image(text: str, max_image_bytes: int) -> bytes:
         encoded = "".join(encoded.split())
     if not encoded:
         raise ImageEmptyError("The image has no bytes.")
-    check_size(len(encoded) // 4 * 3 - encoded[-2:].count("="), max_image_bytes)
+    if len(encoded) // 4 * 3 - 2 > max_image_bytes:
+        raise _too_large(max_image_bytes)
     try:
-        return binascii.a2b_base64(encoded, strict_mode=True)
+        content = binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
         raise ImageEncodingError("image_base64 is not base64 (RFC 4648, section 4).") from None
+    check_size(len(content), max_image_bytes)
+    return content
 
 
 def _in_memory(*_: Any, **__: Any) -> IO[bytes]:

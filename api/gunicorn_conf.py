@@ -54,4 +54,4 @@ def post_worker_init(worker: Any) -> None:
 def child_exit(_server: Any, worker: Any) -> None:
     """Drop the live gauges of a process that is gone."""
     with suppress(TypeError):  # no PROMETHEUS_MULTIPROC_DIR: nothing was shared
-        mark_process_dead(worker.pid)
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -173,18 +173,19 @@ def _bmp_is_whole(content: bytes, image: Image.Image) -> bool:
 
 
 def _heif_is_whole(content: bytes, _image: Image.Image) -> bool:
-    """Walk the boxes of the file: each says how long it is."""
-    at = 0
+    """Walk the boxes of the file: each says how long it is, and `mdat` holds the picture."""
+    at, has_data = 0, False
     while at + 8 <= len(content):
         size = int.from_bytes(content[at : at + 4])
+        has_data |= content[at + 4 : at + 8] == b"mdat"
         if size == 0:  # to the end of the file
-            return True
+            return has_data
         if size == 1:
             size = int.from_bytes(content[at + 8 : at + 16])
         if size < 8:
             return False
         at += size
-    return at == len(content)
+    return has_data and at == len(content)
 
 
 _IS_WHOLE: dict[str, Callable[[bytes, Image.Image], bool]] = {

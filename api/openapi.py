@@ -49,9 +49,8 @@ def document_json(operations: Iterable[Operation]) -> bytes:
 def _schemas(rows: list[Operation]) -> dict[str, Any]:
     models: dict[type[BaseModel], None] = {Problem: None}
     for row in rows:
-        for part in (*row.bodies, *row.answers.values()):
-            if part.model is not None:
-                models[part.model] = None
+        parts: list[Body | Answer] = [*row.bodies, *row.answers.values()]
+        models |= {part.model: None for part in parts if part.model is not None}
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas: dict[str, Any] = definitions["$defs"]
     return schemas

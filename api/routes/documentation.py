@@ -9,7 +9,6 @@ from importlib.resources import files
 
 from flask import Response, current_app, request
 
-from api.openapi import document_json
 from api.operations import Answer, Operation
 from api.schemas import NoQuery
 from api.validation import validate_query

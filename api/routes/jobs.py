@@ -203,8 +203,8 @@ OPERATIONS = (
         summary="Hand over an image",
         description="The image comes in one of three forms: as a file of a multipart body, in JSON (base64, or an "
         "address to fetch it from), or as the body itself with the rest in the query; there, and in a multipart body, "
-        "options are JSON in `options` or one by one, as `options.side=front`. What stands in a query may end up in the "
-        "log of a proxy: use another form for personal data.",
+        "options are JSON in `options` or one by one, as `options.side=front`. What stands in a query may end up in "
+        "the log of a proxy: use another form for personal data.",
         view=submit_job,
         query=JobFields,
         headers=(
