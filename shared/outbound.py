@@ -25,15 +25,22 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager
 
-from shared.domain.errors import ImageUrlFailedError, ImageUrlRefusedError
+from shared.domain.errors import ImageTooLargeError, ImageUrlFailedError, ImageUrlRefusedError
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 _CONNECT_SECONDS = 3.0
 _CHUNK = 65_536
-# Embed an IPv4 address, so that a private one could hide in a global-looking IPv6: NAT64 (RFC 6052, RFC 8215).
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+# Global to some version of Python's `ipaddress`, yet not to be called: NAT64 (RFC 6052, RFC 8215), which embeds an
+# IPv4 address that may be private; site-local (RFC 3879); documentation (RFC 9637); 6to4 relays (RFC 7526).
+_REFUSED: tuple[Network, ...] = (
+    IPv6Network("64:ff9b::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("fec0::/10"),
+    IPv6Network("3fff::/20"),
+    IPv4Network("192.88.99.0/24"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,10 @@ def is_public(address: Address, allowed: tuple[Network, ...] = ()) -> bool:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped, allowed)
-        if address.sixtofour is not None or address.teredo is not None or any(address in net for net in _NAT64):
+        if address.sixtofour is not None or address.teredo is not None:
             return False
+    if any(address in network for network in _REFUSED):
+        return False
     # `is_global` alone lets multicast through.
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
@@ -247,7 +256,7 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     while chunk := response.raw.read(_CHUNK, decode_content=False):
         content += chunk
         if len(content) > max_bytes:
-            raise ImageUrlFailedError(f"The image behind image_url has more than {max_bytes} bytes.")
+            raise ImageTooLargeError(f"The image behind image_url has more than {max_bytes} bytes. Scale it down.")
     length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) != len(content):
         raise ImageUrlFailedError("The host of image_url cut the image off.")

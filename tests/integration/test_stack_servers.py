@@ -127,7 +127,9 @@ def test_generated_file_is_private_and_stable(tmp_path: Path) -> None:
 
 def test_nothing_is_made_up_that_the_user_set(tmp_path: Path) -> None:
     make_up(tmp_path, NOTHING_SET)
-    given = Settings.model_validate({"secret_key": "mine", "flower_password": "mine", "metrics_dir": tmp_path})
+    given = Settings.model_validate(
+        {"secret_key": Fernet.generate_key().decode(), "flower_password": "mine", "metrics_dir": tmp_path}
+    )
 
     generate(tmp_path, given, database_url=None, redis_url=None)
 
