@@ -154,11 +154,11 @@ def final_ids(connection: Connection, job_ids: list[str]) -> set[str]:
 
 
 def count_ahead(connection: Connection, job: Job) -> int:
-    """How many queued jobs of the same lane were accepted before this one; counts to 10 000 and no further."""
+    """How many queued jobs of the same lane were accepted before this one; counts to 1 000 and no further."""
     ahead = (
         select(jobs.c.id)
         .where(jobs.c.status == JobStatus.QUEUED, jobs.c.lane == job.lane, jobs.c.id < job.id)
-        .limit(10_000)
+        .limit(1_000)
         .subquery()
     )
     return connection.execute(select(func.count()).select_from(ahead)).scalar_one()
@@ -322,7 +322,7 @@ def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datet
     connection.execute(update(jobs).where(owned, jobs.c.status.not_in(_FINAL)).values(unfinished))
     erased = _visible(erased_at=now, client_reference_id=None, metadata={})
     connection.execute(update(jobs).where(owned, jobs.c.erased_at.is_(None)).values(erased))
-    connection.execute(results.delete().where(results.c.job_id == job_id))
+    connection.execute(results.delete().where(results.c.job_id.in_(select(jobs.c.id).where(owned))))
     return key
 
 
