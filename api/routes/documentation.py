@@ -31,8 +31,8 @@ _PAGE = """\
 </head>
 <body>
 <script id="api-reference" data-url="/openapi.json"
- data-configuration='{"withDefaultFonts": false, "telemetry": false, "hideClientButton": true, "showDeveloperTools": "never",
- "agent": {"disabled": true}}'></script>
+ data-configuration='{"withDefaultFonts": false, "telemetry": false, "hideClientButton": true,
+ "showDeveloperTools": "never", "agent": {"disabled": true}}'></script>
 <script src="/docs/scalar.js"></script>
 <noscript>The description of the API is at <a href="/openapi.json">/openapi.json</a>.</noscript>
 </body>
