@@ -4,6 +4,7 @@ Baidu settles by Beijing time (https://ai.baidu.com/ai-doc/OCR/Jk3h7xtsd). China
 all year: a fixed offset, no zone database needed.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 
@@ -33,6 +34,7 @@ def paced_interval(qps: float, jitter_seconds: float) -> timedelta:
     """Time between two calls so that no window of one second sees more than the limit.
 
     With a spread of J seconds between permit and arrival, calls that arrive within one second were granted within
-    1+J seconds; (1+J)/Q between grants keeps any such second at Q or fewer.
+    1+J seconds; (1+J)/Q between grants keeps any such second at Q or fewer (at the next whole number, if Q is none).
+    Rounded up to a microsecond: rounded down, Q intervals would fall short of the window.
     """
-    return timedelta(seconds=(1 + jitter_seconds) / qps)
+    return timedelta(microseconds=math.ceil((1 + jitter_seconds) * 1e6 / qps))

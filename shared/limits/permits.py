@@ -27,6 +27,7 @@ from shared.limits import keys
 from shared.metrics import PERMIT_LATENESS_SECONDS, PERMIT_WAIT_SECONDS
 
 _SCRIPT = (Path(__file__).parent / "book.lua").read_text(encoding="utf-8")
+_REFUND = (Path(__file__).parent / "refund.lua").read_text(encoding="utf-8")
 _WINDOW = timedelta(seconds=1)
 _COUNTER_LIFE = timedelta(hours=48)
 _EPOCH = date(1970, 1, 1)
@@ -40,11 +41,15 @@ class LimiterUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Permit:
-    """One call may be made now at this account. `waited_seconds` is what it took to get here."""
+    """One call may be made now at this account.
+
+    `waited_seconds` is what it took to get here, `day` the provider's day it counts on, in days since 1970-01-01.
+    """
 
     account_id: str
     endpoint: str
     waited_seconds: float
+    day: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,14 @@ class NoPermit:
 
     waiting_on: WaitingOn
     retry_after: timedelta | None
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A booked turn: its instant by `time.monotonic`, and the provider's day it lies on."""
+
+    instant: float
+    day: int
 
 
 _HAND_BACK = NoPermit(WaitingOn.WORKER, timedelta(0))
@@ -87,6 +100,7 @@ class Limiter:
         """
         self._redis = redis
         self._script = redis.register_script(_SCRIPT)
+        self._refund = redis.register_script(_REFUND)
         self._jitter = jitter_seconds
         self._count_calls = count_calls
         self._stopping = stopping
@@ -118,23 +132,26 @@ class Limiter:
             if isinstance(booked, NoPermit):
                 if booked.retry_after is None or booked.retry_after.total_seconds() >= remaining:
                     return booked
+                # A slot can be booked as soon as it is within reach; one already there is hidden by a pause.
+                pause = booked.retry_after.total_seconds()
+                pause -= reach if pause > reach else 0
                 # Not all at the same instant, or the same one would win every time.
-                pause = booked.retry_after.total_seconds() - reach + random.uniform(0, _LONGEST_SPREAD)  # noqa: S311
-                if self._stopping.wait(max(0.005, pause)):
+                if self._stopping.wait(max(0.005, pause + random.uniform(0, _LONGEST_SPREAD))):  # noqa: S311
                     return _HAND_BACK
                 continue
             candidate, slot = booked
-            if self._stopping.wait(max(0.0, slot - time.monotonic())):
-                self.refund(Permit(candidate.account_id, endpoint, 0))
+            stopped = self._stopping.wait(max(0.0, slot.instant - time.monotonic()))
+            late = time.monotonic() - slot.instant
+            permit = Permit(candidate.account_id, endpoint, time.monotonic() - started, slot.day)
+            if stopped:
+                self.refund(permit)
                 return _HAND_BACK
-            late = time.monotonic() - slot
             PERMIT_LATENESS_SECONDS.observe(max(0.0, late))
             if late <= self._jitter:
-                waited = time.monotonic() - started
-                PERMIT_WAIT_SECONDS.labels(endpoint).observe(waited)
-                return Permit(candidate.account_id, endpoint, waited)
+                PERMIT_WAIT_SECONDS.labels(endpoint).observe(permit.waited_seconds)
+                return permit
             # Sent so late, the call would crowd those of the next slots: give the slot up and book another.
-            self.refund(Permit(candidate.account_id, endpoint, 0))
+            self.refund(permit)
 
     def pause(self, account_id: str, endpoint: str, length: timedelta) -> None:
         """Stop all calls of all workers for a while; best effort."""
@@ -144,16 +161,15 @@ class Limiter:
             return
 
     def refund(self, permit: Permit) -> None:
-        """Take back from today's count a call that was not made; best effort: a lost refund wastes, never exceeds."""
+        """Take back from its day's count a call that was not made; best effort: a lost refund wastes, never exceeds."""
         try:
-            day = _today_by(self._redis)
-            self._redis.decr(keys.day_counts(permit.account_id, permit.endpoint) + str(day))
+            self._refund(keys=[keys.day_counts(permit.account_id, permit.endpoint) + str(permit.day)])
         except RedisError:
             return
 
     def _book_any(
         self, candidates: list[Candidate], endpoint: str, wait_seconds: float
-    ) -> tuple[Candidate, float] | NoPermit:
+    ) -> tuple[Candidate, _Slot] | NoPermit:
         refusals: list[NoPermit] = []
         horizons = (0.0, wait_seconds) if len(candidates) > 1 else (wait_seconds,)
         for horizon in horizons:
@@ -166,8 +182,8 @@ class Limiter:
         # The soonest turn; a turn of the day is the furthest away.
         return min(refusals, key=lambda refusal: refusal.retry_after or timedelta.max)
 
-    def _book(self, candidate: Candidate, endpoint: str, horizon_seconds: float) -> float | NoPermit:
-        """The instant of the slot by `time.monotonic`, or why there is none."""
+    def _book(self, candidate: Candidate, endpoint: str, horizon_seconds: float) -> _Slot | NoPermit:
+        """The next slot, or why there is none."""
         quota = candidate.quota
         interval = paced_interval(quota.qps, self._jitter)
         try:
@@ -179,7 +195,7 @@ class Limiter:
                     keys.day_counts(candidate.account_id, endpoint),
                 ],
                 args=[
-                    int(interval.total_seconds() * 1e6),
+                    interval // timedelta.resolution,
                     max(0, int(horizon_seconds * 1e6)),
                     int(_WINDOW.total_seconds() * 1e6),
                     -1 if quota.day_limit is None else quota.day_limit,
@@ -192,7 +208,7 @@ class Limiter:
         wait = timedelta(microseconds=int(microseconds))
         match answer:
             case "go":
-                return (answered if wait else asked) + wait.total_seconds()
+                return _Slot((answered if wait else asked) + wait.total_seconds(), int(day))
             case "uncounted":
                 self._count(candidate.account_id, endpoint, int(day))
                 return self._book(candidate, endpoint, horizon_seconds)
@@ -208,8 +224,3 @@ class Limiter:
             self._redis.set(keys.day_counts(account_id, endpoint) + str(day), used, nx=True, ex=_COUNTER_LIFE)
         except RedisError as error:
             raise LimiterUnavailableError(type(error).__name__) from error
-
-
-def _today_by(redis: Redis) -> int:
-    seconds, _ = redis.time()
-    return (int(seconds) + 28_800) // 86_400

@@ -14,6 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +132,11 @@ class TokenStore:
     def _fetch_once(self, account_id: str, fetch: FetchToken) -> Token:
         """Fetch under the lock, or take what its holder fetched meanwhile."""
         lock = self._redis.lock(
-            keys.token_lock(account_id), timeout=_LOCK_SECONDS, sleep=0.05, blocking_timeout=_LOCK_WAIT_SECONDS
+            keys.token_lock(account_id),
+            timeout=_LOCK_SECONDS,
+            sleep=0.05,
+            blocking_timeout=_LOCK_WAIT_SECONDS,
+            raise_on_release_error=False,  # a slow fetch may outlast the lock: the token is good all the same
         )
         with lock:
             token = self._read(account_id)
@@ -150,7 +155,8 @@ class TokenStore:
             log.warning("token_renewal_failed", account_id=account_id, kind=error.kind)
             return token
         finally:
-            lock.release()
+            with suppress(LockError):  # a slow fetch may outlast the lock
+                lock.release()
 
     def _fetch(self, account_id: str, fetch: FetchToken) -> Token:
         failed = self._redis.get(keys.token_failure(account_id))

@@ -14,7 +14,7 @@ from shared.domain.job import WaitingOn
 from shared.domain.quota import Quota
 from shared.limits import keys
 from shared.limits.connection import connect
-from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit
+from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit, _Slot
 from shared.settings import Settings
 
 ACCOUNT, ENDPOINT = "acc_1", "idcard"
@@ -69,9 +69,9 @@ def test_slots_of_all_processes_are_one_interval_apart(
     def take(number: int) -> None:
         for _ in range(5):
             slot = limiters[number % 2]._book(candidate(qps=100), ENDPOINT, 5.0)
-            assert isinstance(slot, float)
+            assert isinstance(slot, _Slot)
             with lock:
-                taken.append(slot)
+                taken.append(slot.instant)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(take, range(6)))
@@ -88,7 +88,7 @@ def test_slots_of_all_processes_are_one_interval_apart(
 def test_a_lost_state_is_silent_for_one_window(redis_client: Redis, stopping: threading.Event) -> None:
     booked = limiter(redis_client, stopping)._book(candidate(), ENDPOINT, 5.0)
 
-    assert isinstance(booked, float)
+    assert isinstance(booked, _Slot)
     seconds, microseconds = redis_client.time()
     next_slot = int(str(redis_client.get(keys.pace(ACCOUNT, ENDPOINT)))) / 1e6
     assert next_slot - (int(seconds) + int(microseconds) / 1e6) > 0.5
@@ -206,3 +206,15 @@ def test_without_redis_there_is_no_permit(stopping: threading.Event) -> None:
 
     with pytest.raises(LimiterUnavailableError):
         limiter(nowhere, stopping).acquire([candidate()], ENDPOINT, longest_wait=SOON)
+
+
+def test_a_pause_is_waited_for_not_asked_about_again_and_again(redis: Redis, stopping: threading.Event) -> None:
+    shared = limiter(redis, stopping)
+    shared.acquire([candidate()], ENDPOINT, longest_wait=SOON)
+    shared.pause(ACCOUNT, ENDPOINT, timedelta(seconds=0.4))
+    before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    permit = shared.acquire([candidate()], ENDPOINT, longest_wait=SOON)
+
+    assert isinstance(permit, Permit)
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 10

@@ -91,6 +91,27 @@ def refuse() -> tuple[str, float]:
     raise ProviderError(FailureKind.MISCONFIGURED, "the keys are refused", called=False)
 
 
+@pytest.mark.parametrize("renews", [False, True])
+def test_a_fetch_that_outlasts_its_lock_still_gives_the_token(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch, renews: bool
+) -> None:
+    office = Office(life=100)
+    if renews:
+        store(redis_client).get(ACCOUNT, office)
+        later = time.time() + 65  # a tenth of its life, and more, is left to be used up
+        monkeypatch.setattr(time, "time", lambda: later)
+        monkeypatch.setattr("shared.limits.tokens._EARLY", 0.5)
+
+    def slow_fetch() -> tuple[str, float]:
+        redis_client.delete(keys.token_lock(ACCOUNT))  # as when its life is over
+        return office()
+
+    token = store(redis_client).get(ACCOUNT, slow_fetch)
+
+    assert token in ("24.token-1", "24.token-2")
+    assert office.fetches == 1 + renews
+
+
 def test_a_failure_is_remembered_for_all(redis_client: Redis) -> None:
     office = Office()
     with pytest.raises(ProviderError):

@@ -76,12 +76,17 @@ def test_the_day_turns_at_midnight_in_beijing(moment: datetime, day: date) -> No
 def test_no_window_of_a_second_sees_more_than_the_limit(
     qps: int, jitter: float, delays: list[float], phase: float
 ) -> None:
-    # timedelta counts whole microseconds: the slot may be half of one short, for each slot of a window.
-    interval = paced_interval(qps, jitter).total_seconds() + 1e-6
+    interval = paced_interval(qps, jitter).total_seconds()
     arrivals = sorted(number * interval + delay * jitter for number, delay in enumerate(delays))
 
     for start in (*arrivals, *(phase + second for second in range(10))):
         assert sum(start <= arrival < start + 1 - 1e-9 for arrival in arrivals) <= qps
+
+
+@pytest.mark.parametrize("qps", [1, 2, 3, 7, 10, 13, 97, 0.1, 0.7])
+@pytest.mark.parametrize("jitter", [0, 0.05, 0.1])
+def test_slots_of_a_whole_second_are_not_rounded_into_it(qps: float, jitter: float) -> None:
+    assert paced_interval(qps, jitter) * qps >= timedelta(seconds=1 + jitter)
 
 
 def test_options_have_defaults() -> None:
