@@ -14,6 +14,9 @@ _FORBIDDEN = frozenset(
     {"image", "image_base64", "fields", "result", "access_token", "token", "secret", "api_key", "authorization", "raw"}
 )
 
+# urllib3 quotes URLs at DEBUG, and at WARNING when an answer's headers are odd; Baidu's carry the access token.
+QUIET_LOGGERS = {"urllib3": {"level": "ERROR"}, "requests": {"level": "ERROR"}}
+
 
 def _drop_content(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     for name in _FORBIDDEN & event.keys():
@@ -55,11 +58,7 @@ def configure_logging(settings: Settings, *, process: str) -> None:
             "formatters": {"structured": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": settings.log_level},
-            "loggers": {
-                # urllib3 logs URLs at DEBUG, and Baidu's carry the access token.
-                "urllib3": {"level": "WARNING"},
-                "requests": {"level": "WARNING"},
-            },
+            "loggers": QUIET_LOGGERS,
         }
     )
     structlog.configure(

@@ -1,8 +1,8 @@
 """Make any photo acceptable to the provider.
 
 Bytes that are fine already pass through unchanged. Everything else becomes a baseline RGB JPEG: upright (EXIF turned
-into pixels), without EXIF (it may say where the photo was taken), on white where it was transparent, scaled down and
-compressed until it fits the endpoint.
+into pixels), without EXIF, XMP or comment (they may say where the photo was taken), on white where it was transparent,
+scaled down and compressed until it fits the endpoint.
 
 Decoding is CPU and memory (four bytes a pixel, twice): a semaphore holds it to a few images at a time, whatever the
 number of threads. Intake has checked the header: no image here has more pixels than `max_image_pixels`.
@@ -24,6 +24,10 @@ from worker.providers.protocol import PreparedImage
 
 _PLAIN_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L", "P", "1"), "BMP": ("RGB", "L", "P", "1")}
 _QUALITIES = (92, 85, 75)
+# Transparency, and what may tell of the place beside EXIF.
+_UNWANTED = {"transparency", "comment", "xmp", "XML:com.adobe.xmp"}
+_PNG_BITS = 24
+"""Where a PNG's header has its bits a channel; Pillow's mode says RGB for 16 of them too."""
 
 
 def encoded_size(content: bytes) -> int:
@@ -80,7 +84,8 @@ def _is_fine(image: Image.Image, content: bytes, limits: Limits) -> bool:
     return (
         image.format in limits.formats
         and image.mode in _PLAIN_MODES[str(image.format)]
-        and "transparency" not in image.info
+        and not _UNWANTED & image.info.keys()
+        and not (image.format == "PNG" and content[_PNG_BITS] > 8)
         and not image.getexif()
         and min(image.size) >= limits.short_side
         and max(image.size) <= limits.long_side
@@ -111,7 +116,7 @@ def _compress(image: Image.Image, limits: Limits) -> PreparedImage:
     while min(image.size) >= limits.short_side:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=quality, progressive=False)
+            image.save(buffer, "JPEG", quality=quality, progressive=False, comment=b"")
             content = buffer.getvalue()
             if encoded_size(content) <= limits.encoded_bytes:
                 return PreparedImage(content, image.width, image.height)

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from shared.domain.documents import DocumentType
 from shared.domain.errors import ProviderError
@@ -141,8 +142,9 @@ class BaiduProvider:
                 stream=True,
             ) as response:
                 content = bytearray()
-                # `requests` times each read, not the whole: an answer that drips would hold the thread for ever.
-                for chunk in response.iter_content(65_536):
+                # `requests` times each arrival of bytes, not the whole, and its own `iter_content` waits for a full
+                # chunk: an answer that drips would hold the thread for ever.
+                while chunk := response.raw.read1(65_536, decode_content=True):
                     content += chunk
                     if time.monotonic() > give_up_at or len(content) > _LARGEST_ANSWER:
                         raise ProviderError(
@@ -151,9 +153,9 @@ class BaiduProvider:
                 return response.status_code, _parse(bytes(content))
         except requests.ConnectTimeout:
             raise _unreachable("connect_timeout", called=False) from None
-        except requests.Timeout:
+        except (requests.Timeout, ReadTimeoutError):
             raise _unreachable("timeout", called=True) from None
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise _unreachable(type(error).__name__, called=True) from None
 
 

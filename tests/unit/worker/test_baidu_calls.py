@@ -1,12 +1,16 @@
 """Calls to a provider that answers, stumbles, hangs up, or is no provider at all."""
 
 import base64
+import gzip
 import json
+import logging.config
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -15,6 +19,7 @@ from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import ProviderError
 from shared.domain.job import JobErrorCode
 from shared.domain.retry import FailureKind
+from shared.log import QUIET_LOGGERS
 from worker.providers.baidu import BaiduProvider
 from worker.providers.baidu_errors import ERRORS, row_for
 from worker.providers.protocol import Credentials, PreparedImage
@@ -149,14 +154,17 @@ def test_what_is_no_answer_is_told_from_one(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer is cut off in the middle
-def test_an_answer_that_drips_is_given_up() -> None:
+@pytest.mark.parametrize("size", [1, 70_000])  # less than one read, more than one
+@pytest.mark.parametrize("framing", [("Content-Length", "1000000"), ("Transfer-Encoding", "chunked")])
+def test_an_answer_that_drips_is_given_up(size: int, framing: tuple[str, str]) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
+        handler.send_header(*framing)
         handler.end_headers()
+        drop = b"{" * size
         for _ in range(100):
             try:
-                handler.wfile.write(b"{" * 70_000)
+                handler.wfile.write(b"%x\r\n%s\r\n" % (size, drop) if framing[1] == "chunked" else drop)
             except OSError:
                 return
             time.sleep(0.05)
@@ -165,6 +173,28 @@ def test_an_answer_that_drips_is_given_up() -> None:
         failure = call(url, deadline=0.2)
 
     assert failure.upstream_code == "no_end"
+
+
+def test_an_answer_with_odd_headers_brings_no_token_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def odd(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nno colon here\r\nConnection: close\r\n\r\n{}")
+        handler.close_connection = True
+
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "loggers": QUIET_LOGGERS})
+    with upstream(odd) as (url, _):
+        failure = call(url)
+
+    assert TOKEN not in caplog.text
+    assert TOKEN not in "".join(traceback.format_exception(failure))
+
+
+def test_a_compressed_answer_is_read() -> None:
+    headers: dict[str, Any] = {"Content-Encoding": "gzip"}
+
+    with upstream(says(gzip.compress(b'{"error_code": 18}'), **headers)) as (url, _):
+        failure = call(url)
+
+    assert failure.upstream_code == "18"
 
 
 def test_nobody_there_was_not_called() -> None:

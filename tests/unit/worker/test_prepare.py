@@ -2,6 +2,9 @@
 
 import io
 import random
+import struct
+import zlib
+from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
@@ -42,6 +45,17 @@ def opened(content: bytes) -> Image.Image:
     return image
 
 
+def sixteen_bit_png(width: int, height: int) -> bytes:
+    """Red, 16 bits a channel, which Pillow reads but cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">HHH", 65_535, 0, 0) * width) * height
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP"])
 def test_bytes_that_are_fine_pass_unchanged(preparer: ImagePreparer, image_format: str) -> None:
     content = make_picture(image_format=image_format)
@@ -73,6 +87,31 @@ def test_the_place_where_a_photo_was_taken_is_not_sent(preparer: ImagePreparer) 
     prepared = preparer.prepare(content, LIMITS)
 
     assert b"Exif" not in prepared.content
+
+
+# Names of places beside EXIF: what the camera says of itself, and Adobe's XMP.
+@pytest.mark.parametrize("options", [{"comment": b"desk 7"}, {"xmp": b"<x:xmpmeta>desk 7</x:xmpmeta>"}])
+@pytest.mark.parametrize("orientation", [None, 3])
+def test_what_else_a_photo_tells_is_not_sent(
+    preparer: ImagePreparer, options: dict[str, Any], orientation: int | None
+) -> None:
+    exif = Image.Exif()
+    if orientation:
+        exif[_ORIENTATION] = orientation
+    content = make_picture(exif=exif, **options)
+    assert b"desk 7" in content
+
+    prepared = preparer.prepare(content, LIMITS)
+
+    assert b"desk 7" not in prepared.content
+
+
+def test_sixteen_bit_color_is_not_sent_as_it_is(preparer: ImagePreparer) -> None:
+    prepared = preparer.prepare(sixteen_bit_png(300, 200), LIMITS)
+
+    result = opened(prepared.content)
+    assert (result.format, result.size) == ("JPEG", (300, 200))
+    assert result.getpixel((150, 100)) == pytest.approx((255, 0, 0), abs=8)
 
 
 @pytest.mark.parametrize(
