@@ -155,7 +155,9 @@ class Intake:
             self._store.put(new.image_key, content)
             with transaction(self._engine) as connection:
                 job = insert_job(connection, new)
-                if key is not None and not bind_key(connection, client_id, key, new.id):
+                if key is not None and not bind_key(
+                    connection, client_id, key, new.id, request_sha256=fingerprint(submission)
+                ):
                     raise IdempotencyInProgressError(
                         "Another request with this Idempotency-Key has overtaken this one."
                     )

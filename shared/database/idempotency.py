@@ -55,10 +55,13 @@ def take_key(
     return KeyUse(row.request_sha256, row.job_id)
 
 
-def bind_key(connection: Connection, client_id: str, key: str, job_id: str) -> bool:
-    """Tie a taken key to the job it made; False when it took so long that another request has done so."""
+def bind_key(connection: Connection, client_id: str, key: str, job_id: str, *, request_sha256: str) -> bool:
+    """Tie a taken key to the job it made; False when that took so long that another request has the key now."""
     where = and_(
-        idempotency_keys.c.client_id == client_id, idempotency_keys.c.key == key, idempotency_keys.c.job_id.is_(None)
+        idempotency_keys.c.client_id == client_id,
+        idempotency_keys.c.key == key,
+        idempotency_keys.c.request_sha256 == request_sha256,
+        idempotency_keys.c.job_id.is_(None),
     )
     return connection.execute(update(idempotency_keys).where(where).values(job_id=job_id)).rowcount == 1
 

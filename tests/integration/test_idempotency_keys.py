@@ -34,9 +34,9 @@ class Door:
                 expires_at=self.now + LIFE,
             )
 
-    def bind(self, job_id: str) -> bool:
+    def bind(self, job_id: str, request: str = "first") -> bool:
         with transaction(self.engine) as connection:
-            return bind_key(connection, self.client_id, KEY, job_id)
+            return bind_key(connection, self.client_id, KEY, job_id, request_sha256=request)
 
     def drop(self) -> None:
         with transaction(self.engine) as connection:
@@ -129,3 +129,13 @@ def test_only_keys_past_their_time_are_forgotten(door: Door) -> None:
     door.now += timedelta(seconds=2)
 
     assert (too_early, door.purge(), door.purge()) == (0, 1, 0)
+
+
+def test_a_request_that_was_overtaken_by_another_does_not_get_its_key(door: Door) -> None:
+    door.take("first")
+    door.now += LOCK + timedelta(seconds=1)
+    door.take("second")
+
+    first, second = door.bind("job_1", "first"), door.bind("job_2", "second")
+
+    assert (first, second) == (False, True)

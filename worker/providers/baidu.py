@@ -56,7 +56,8 @@ class BaiduProvider:
         }
         status, answer = self._post(f"{credentials.base_url}/oauth/2.0/token", query, b"")
         if isinstance(answer, Mapping) and isinstance(answer.get("access_token"), str):
-            return answer["access_token"], float(answer.get("expires_in") or 2_592_000)
+            life = answer.get("expires_in")
+            return answer["access_token"], float(life) if isinstance(life, int | float) and life > 0 else 2_592_000.0
         if isinstance(answer, Mapping) and "error" in answer:
             detail = f"the provider refused the account's keys ({answer['error']})"
             raise ProviderError(

@@ -222,6 +222,16 @@ def test_a_token_is_fetched() -> None:
     assert parse_qs(seen[0][0].split("?")[1])["grant_type"] == ["client_credentials"]
 
 
+@pytest.mark.parametrize("life", [None, "soon", -1, [1]])
+def test_a_token_without_a_sensible_life_lives_thirty_days(life: object) -> None:
+    answer = {"access_token": "24.fresh", "expires_in": life}
+
+    with upstream(says(json.dumps(answer).encode())) as (url, _):
+        token = provider().fetch_token(Credentials(url, "key", SECRET))
+
+    assert token == ("24.fresh", 2_592_000.0)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "code"),
     [
