@@ -91,7 +91,7 @@ def test_a_key_past_its_time_may_be_used_anew(door: Door) -> None:
     door.now += LIFE + timedelta(seconds=1)
 
     assert door.take("another") is None
-    assert door.bind("job_2")
+    assert door.bind("job_2", "another")
 
 
 def test_of_two_requests_that_both_think_the_key_theirs_one_makes_the_job(door: Door) -> None:
@@ -109,7 +109,7 @@ def test_a_key_given_back_is_free_unless_it_has_a_job(door: Door) -> None:
     door.take()
     door.drop()
     free_again = door.take("second")
-    door.bind("job_1")
+    door.bind("job_1", "second")
     door.drop()
 
     assert free_again is None
