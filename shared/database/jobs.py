@@ -165,8 +165,14 @@ def count_ahead(connection: Connection, job: Job) -> int:
 
 
 def mark_published(connection: Connection, job_ids: list[str], now: datetime) -> None:
-    """Remember that messages are on their way. Lost remembrance costs a doubled message, no more."""
-    connection.execute(update(jobs).where(jobs.c.id.in_(job_ids)).values(published_at=now))
+    """Remember that messages are on their way. Lost remembrance costs a doubled message, no more.
+
+    Args:
+        now: when the jobs were looked up. A worker may have taken one and put it back since, to wait for a later time:
+            that job needs another message then, and is left alone.
+    """
+    still_due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
+    connection.execute(update(jobs).where(jobs.c.id.in_(job_ids), still_due).values(published_at=now))
 
 
 def remember_first_message(connection: Connection, job_id: str, now: datetime) -> None:

@@ -82,6 +82,17 @@ def test_a_message_that_was_lost_is_sent_again(sweeping: Sweeping) -> None:
     assert (early, sweeping.service.sweep()) == (0, 1)
 
 
+def test_a_job_put_back_before_its_message_was_noted_gets_another(sweeping: Sweeping) -> None:
+    job_id, looked_up_at = sweeping.job(), sweeping.clock()
+    sweeping.set(job_id, not_before=sweeping.clock() + timedelta(seconds=2), published_at=None)
+
+    with transaction(sweeping.engine) as connection:
+        mark_published(connection, [job_id], looked_up_at)
+    sweeping.clock.forward(seconds=3)
+
+    assert sweeping.service.sweep() == 1
+
+
 def test_messages_that_stand_in_line_are_not_lost(sweeping: Sweeping) -> None:
     for _ in range(3):
         sweeping.job()
