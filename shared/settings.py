@@ -6,7 +6,7 @@ writes what it made up for one machine (passwords, addresses of the embedded ser
 So a command in a second terminal finds the running stack without being told.
 """
 
-from datetime import timedelta
+from datetime import timedelta, timezone
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +15,8 @@ from cryptography.fernet import Fernet
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.domain.quota import Billing
 
 GENERATED_FILE = "generated.env"
 
@@ -69,7 +71,19 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(120, ge=30, description="how long a claim lasts before another worker may take the job")
     permit_wait_seconds: float = Field(30.0, gt=0, description="longest wait of one job for its turn at the provider")
     permit_jitter_seconds: float = Field(
-        0.05, ge=0, lt=1, description="spread between permit and arrival, kept as margin"
+        0.05, ge=0, le=0.5, description="spread between permit and arrival to reckon with until it is measured"
+    )
+    network_probe_seconds: float = Field(
+        2.0, ge=0, description="how often the way to the provider is measured; 0: never, the setting above holds"
+    )
+    bulk_share: float = Field(
+        0.1, ge=0, le=1, description="share of the calls that bulk keeps under a flood of interactive jobs"
+    )
+    account_order: Annotated[tuple[Billing, ...], NoDecode] = Field(
+        tuple(Billing), description="accounts are used in this order where several could go, comma separated"
+    )
+    quota_utc_offset_hours: float = Field(
+        8.0, ge=-12, le=14, description="the provider's day turns at midnight so far east of UTC"
     )
     max_attempts: int = Field(5, ge=1, le=50, description="calls made for one job before it fails")
     connect_timeout_seconds: float = Field(5.0, gt=0, description="time to connect to the provider")
@@ -91,6 +105,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("BAIDU_SECRET_KEY", "KAZHENG_BAIDU_SECRET_KEY"),
         description="Secret Key of the Baidu application",
     )
+    baidu_billing: Billing = Field(Billing.FREE, description="how the account is paid: free, pack or postpaid")
     baidu_qps: float = Field(2.0, gt=0, le=1000, description="calls a second and endpoint the account may make")
 
     # Sandbox
@@ -118,9 +133,9 @@ class Settings(BaseSettings):
     api_url: str | None = Field(None, description="where `kazheng submit` finds the API; unset: api_host and api_port")
     api_key: SecretStr | None = Field(None, description="API key of `kazheng submit`")
 
-    @field_validator("outbound_allowed_networks", mode="before")
+    @field_validator("outbound_allowed_networks", "account_order", mode="before")
     @classmethod
-    def _split_networks(cls, value: Any) -> Any:
+    def _split_commas(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("secret_key")
@@ -154,6 +169,11 @@ class Settings(BaseSettings):
     def lease(self) -> timedelta:
         """How long a claim lasts."""
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def quota_zone(self) -> timezone:
+        """The zone in which the provider's day turns."""
+        return timezone(timedelta(hours=self.quota_utc_offset_hours))
 
     @property
     def images_url(self) -> str:

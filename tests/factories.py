@@ -14,6 +14,7 @@ from shared.database.engine import transaction
 from shared.database.jobs import Job, NewJob, insert_job
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import Lane
+from shared.domain.quota import Billing
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.storage import ImageStore, image_key
@@ -28,7 +29,15 @@ def make_client(engine: Engine, name: str = "tests") -> tuple[str, str]:
     return client_id, key
 
 
-def make_account(engine: Engine, settings: Settings, base_url: str, *, qps: float = 50.0, name: str = "sandbox") -> str:
+def make_account(
+    engine: Engine,
+    settings: Settings,
+    base_url: str,
+    *,
+    qps: float = 50.0,
+    name: str = "sandbox",
+    billing: Billing = Billing.FREE,
+) -> str:
     """An account at a provider that speaks Baidu's protocol; its id."""
     with transaction(engine) as connection:
         save_account(
@@ -39,6 +48,7 @@ def make_account(engine: Engine, settings: Settings, base_url: str, *, qps: floa
             api_key=settings.sandbox_api_key,
             secret=settings.sandbox_secret_key.get_secret_value(),
             default_qps=qps,
+            billing=billing,
             secret_key=settings.require_secret_key(),
         )
         return next(account.id for account in list_accounts(connection) if account.name == name)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -55,3 +55,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if error.connection_invalidated:
             raise DatabaseUnavailableError("The database does not answer. Try again in a few seconds.") from error
         raise
+
+
+def commit_without_waiting(connection: Connection) -> None:
+    """Let this transaction's commit not wait for the disk: a server that dies at once may forget it."""
+    connection.execute(text("SET LOCAL synchronous_commit = off"))

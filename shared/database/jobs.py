@@ -4,13 +4,16 @@ A move is an UPDATE that names the state it starts from; no row means somebody g
 Each statement here is one step of one transaction that the caller opens (`shared.database.engine.transaction`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, literal, or_, select, text, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
-from shared.database.tables import attempts, jobs, results
+from shared.database.engine import commit_without_waiting
+from shared.database.tables import NO_BATCH, jobs, results
+from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import FINAL_STATUSES, JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
 
 _FINAL = [status.value for status in FINAL_STATUSES]
@@ -35,6 +38,7 @@ class NewJob:
     image_width: int
     image_height: int
     created_at: datetime
+    batch_id: str = NO_BATCH
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Job:
     id: str
     client_id: str
     document_type: str
+    endpoint: str
+    batch_id: str
     options: dict[str, str | bool]
     lane: Lane
     status: JobStatus
@@ -92,6 +98,7 @@ def _to_optional_job(row: Row[Any] | None) -> Job | None:
 def insert_job(connection: Connection, new: NewJob) -> Job:
     """Record a job as queued."""
     values = {field.name: getattr(new, field.name) for field in fields(NewJob)}
+    values["endpoint"] = DOCUMENT_TYPES[new.document_type].endpoint
     statement = insert(jobs).values(**values, status=JobStatus.QUEUED, waiting_on=WaitingOn.WORKER)
     return _to_job(connection.execute(statement.returning(*_COLUMNS)).one())
 
@@ -153,39 +160,6 @@ def final_ids(connection: Connection, job_ids: list[str]) -> set[str]:
     return set(connection.execute(statement).scalars())
 
 
-def count_ahead(connection: Connection, job: Job) -> int:
-    """How many queued jobs of the same lane were accepted before this one; counts to 1 000 and no further."""
-    ahead = (
-        select(jobs.c.id)
-        .where(jobs.c.status == JobStatus.QUEUED, jobs.c.lane == job.lane, jobs.c.id < job.id)
-        .limit(1_000)
-        .subquery()
-    )
-    return connection.execute(select(func.count()).select_from(ahead)).scalar_one()
-
-
-def mark_published(connection: Connection, job_ids: list[str], now: datetime) -> None:
-    """Remember that messages are on their way. Lost remembrance costs a doubled message, no more.
-
-    Args:
-        now: when the jobs were looked up. A worker may have taken one and put it back since, to wait for a later time:
-            that job needs another message then, and is left alone.
-    """
-    still_due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
-    connection.execute(update(jobs).where(jobs.c.id.in_(job_ids), still_due).values(published_at=now))
-
-
-def remember_first_message(connection: Connection, job_id: str, now: datetime) -> None:
-    """Remember that a new job's first message is on its way, unless a worker has been quicker.
-
-    A worker may even have put the job back in line by now: then its `published_at` is no business of intake any more.
-    The commit does not wait for the disk: lost remembrance costs a doubled message.
-    """
-    connection.execute(text("SET LOCAL synchronous_commit = off"))
-    where = and_(jobs.c.id == job_id, jobs.c.claim_count == 0)
-    connection.execute(update(jobs).where(where).values(published_at=now))
-
-
 def _visible(**values: Any) -> dict[str, Any]:
     return {**values, "revision": jobs.c.revision + 1}
 
@@ -194,6 +168,8 @@ def claim_job(
     connection: Connection, job_id: str, *, token: str, worker: str, now: datetime, lease_until: datetime
 ) -> Job | None:
     """Take a job that waits, or whose worker is gone. None: there is nothing to do.
+
+    The commit does not wait for the disk: that of the attempt does, before the call, and takes this one along.
 
     Args:
         token: random; whoever settles must show it.
@@ -220,13 +196,8 @@ def claim_job(
         )
         .returning(*_COLUMNS)
     )
+    commit_without_waiting(connection)
     return _to_optional_job(connection.execute(statement).one_or_none())
-
-
-def extend_lease(connection: Connection, job_id: str, token: str, lease_until: datetime) -> bool:
-    """Keep a claim; False when it is no longer ours."""
-    statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(lease_until=lease_until)
-    return connection.execute(statement).rowcount == 1
 
 
 _UNCLAIMED = {"claim_token": None, "claimed_by": None, "lease_until": None}
@@ -238,11 +209,14 @@ def release_job(
     token: str,
     *,
     waiting_on: WaitingOn,
-    not_before: datetime,
+    not_before: datetime | None,
     count_failure: bool,
-    throttle_ms: int = 0,
 ) -> bool:
-    """Put a claimed job back in line, not to be claimed before a time; False when the claim was lost."""
+    """Put a claimed job back in line; False when the claim was lost.
+
+    Args:
+        not_before: when it may be claimed again; None: when its endpoint is fed.
+    """
     statement = (
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.claim_token == token)
@@ -254,18 +228,20 @@ def release_job(
                 not_before=not_before,
                 published_at=None,
                 failed_attempts=jobs.c.failed_attempts + int(count_failure),
-                throttle_ms=jobs.c.throttle_ms + throttle_ms,
             )
         )
     )
     return connection.execute(statement).rowcount == 1
 
 
-def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetime) -> bool:
-    """End a claimed job with a result; False when the claim was lost. The caller inserts the result."""
+def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetime, result: Mapping[str, Any]) -> bool:
+    """End a claimed job with a result; False when the claim was lost."""
     values = _visible(**_UNCLAIMED, status=JobStatus.SUCCEEDED, completed_at=now)
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(values)
-    return connection.execute(statement).rowcount == 1
+    if connection.execute(statement).rowcount != 1:
+        return False
+    connection.execute(insert(results).values(**result))
+    return True
 
 
 def fail_job(
@@ -335,64 +311,3 @@ def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datet
 def forget_image(connection: Connection, job_id: str) -> None:
     """Remember that the image is gone from the store."""
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(image_key=None))
-
-
-def start_attempt(connection: Connection, values: dict[str, Any]) -> int:
-    """Record that a call is about to be made; returns the attempt's number, from 1."""
-    taken = select(func.coalesce(func.max(attempts.c.number), 0)).where(attempts.c.job_id == values["job_id"])
-    statement = insert(attempts).values(**values, number=taken.scalar_subquery() + 1).returning(attempts.c.number)
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == values["job_id"])
-        .values(calls=jobs.c.calls + 1, throttle_ms=jobs.c.throttle_ms + values["throttle_ms"])
-    )
-    number: int = connection.execute(statement).scalar_one()
-    return number
-
-
-def end_attempt(connection: Connection, job_id: str, number: int, values: dict[str, Any]) -> None:
-    """Record how a call ended."""
-    where = and_(attempts.c.job_id == job_id, attempts.c.number == number)
-    connection.execute(update(attempts).where(where).values(**values))
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id)
-        .values(
-            billed_calls=jobs.c.billed_calls + int(values.get("billed", False)),
-            upstream_ms=jobs.c.upstream_ms + values["upstream_ms"],
-        )
-    )
-
-
-def insert_result(connection: Connection, values: dict[str, Any]) -> None:
-    """Keep what was read."""
-    connection.execute(insert(results).values(**values))
-
-
-def unpublished_jobs(
-    connection: Connection, *, lane: Lane, now: datetime, silent_since: datetime, include_lost: bool, limit: int
-) -> list[Row[Any]]:
-    """Jobs of a lane that a worker should hear of, oldest first: rows (id, reason).
-
-    `due`: queued, its time has come, and no message on its way. `abandoned`: its worker's lease has run out. `lost`
-    (only if asked for): a message was sent before `silent_since` and nothing came of it.
-    """
-    ready = and_(
-        jobs.c.status == JobStatus.QUEUED,
-        jobs.c.lane == lane,
-        or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now),
-    )
-    abandoned = and_(
-        jobs.c.status == JobStatus.PROCESSING,
-        jobs.c.lane == lane,
-        jobs.c.lease_until < now,
-        or_(jobs.c.published_at.is_(None), jobs.c.published_at < silent_since),
-    )
-    conditions = {"due": and_(ready, jobs.c.published_at.is_(None)), "abandoned": abandoned}
-    if include_lost:
-        conditions["lost"] = and_(ready, jobs.c.published_at < silent_since)
-    rows: list[Row[Any]] = []
-    for reason, condition in conditions.items():
-        statement = select(jobs.c.id, literal(reason).label("reason")).where(condition).order_by(jobs.c.id)
-        rows.extend(connection.execute(statement.limit(limit - len(rows))))
-    return rows

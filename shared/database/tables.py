@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -26,6 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from shared.domain.job import JobStatus, Lane
+from shared.domain.quota import Billing, StopReason
+
+# Sorts before every id, and behind the empty text that stands for "from the first on" in feeding.
+NO_BATCH = "-"
 
 metadata = MetaData(
     naming_convention={
@@ -81,9 +86,11 @@ accounts = Table(
     Column("api_key", Text, nullable=False),
     Column("sealed_secret", LargeBinary, nullable=False, comment="the secret key, sealed with KAZHENG_SECRET_KEY"),
     Column("default_qps", Double, nullable=False),
+    Column("billing", Text, nullable=False, server_default=text("'free'"), comment="who pays for a call, and when"),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", _time(), nullable=False, server_default=func.now()),
     Column("updated_at", _time(), nullable=False, server_default=func.now()),
+    _one_of("billing", [billing.value for billing in Billing]),
 )
 
 account_quotas = Table(
@@ -93,8 +100,36 @@ account_quotas = Table(
     Column("endpoint", Text, primary_key=True),
     Column("qps", Double, nullable=False),
     Column("day_limit", Integer, comment="calls a day; null: no limit"),
+    Column("total_limit", Integer, comment="calls in all; null: no limit"),
+    Column("in_flight_limit", SmallInteger, comment="calls at a time; null: no limit"),
     CheckConstraint("qps > 0", name="qps_positive"),
     CheckConstraint("day_limit IS NULL OR day_limit >= 0", name="day_limit_not_negative"),
+    CheckConstraint("total_limit IS NULL OR total_limit >= 0", name="total_limit_not_negative"),
+    CheckConstraint("in_flight_limit IS NULL OR in_flight_limit > 0", name="in_flight_limit_positive"),
+)
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("account_id", _id(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint", Text, primary_key=True, comment="empty: all of the account's"),
+    Column("reason", Text, nullable=False),
+    Column("upstream_code", Text),
+    Column("detail", Text, nullable=False, comment="for the operator; no content"),
+    Column("since", _time(), nullable=False),
+    Column("until", _time(), comment="when it is lifted by itself; null: when a call succeeds or the account changes"),
+    Column("probe_at", _time(), comment="when one call may try whether it still holds; null: never"),
+    _one_of("reason", [reason.value for reason in StopReason]),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("client_id", _id(), ForeignKey("clients.id"), comment="null: concerns all clients"),
+    Column("type", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("created_at", _time(), nullable=False),
 )
 
 jobs = Table(
@@ -103,6 +138,8 @@ jobs = Table(
     Column("id", _id(), primary_key=True),
     Column("client_id", _id(), ForeignKey("clients.id"), nullable=False),
     Column("document_type", Text, nullable=False),
+    Column("endpoint", Text, nullable=False, comment="the provider's interface: quotas and lines are its own"),
+    Column("batch_id", _id(), nullable=False, server_default=text(f"'{NO_BATCH}'"), comment="a dash: in no batch"),
     Column("options", JSONB, nullable=False),
     Column("lane", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -145,8 +182,36 @@ jobs = Table(
         "id",
         postgresql_where=text("client_reference_id IS NOT NULL"),
     ),
-    Index("ix_jobs_queued", "lane", "not_before", "id", postgresql_where=text("status = 'queued'")),
-    Index("ix_jobs_processing", "lease_until", postgresql_where=text("status = 'processing'")),
+    # Ready, and no message on its way: what feeding takes turns over.
+    Index(
+        "ix_jobs_ready",
+        "lane",
+        "endpoint",
+        "client_id",
+        "batch_id",
+        "id",
+        postgresql_where=text("status = 'queued' AND published_at IS NULL AND not_before IS NULL"),
+    ),
+    Index(
+        "ix_jobs_parked",
+        "not_before",
+        "id",
+        postgresql_where=text("status = 'queued' AND not_before IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_sent",
+        "published_at",
+        "id",
+        postgresql_include=["lane", "endpoint"],
+        postgresql_where=text("status = 'queued' AND published_at IS NOT NULL"),
+    ),
+    Index("ix_jobs_line", "endpoint", "lane", "id", postgresql_where=text("status = 'queued'")),
+    Index(
+        "ix_jobs_processing",
+        "lease_until",
+        postgresql_include=["lane", "endpoint"],
+        postgresql_where=text("status = 'processing'"),
+    ),
     # Rows change about four times in their life: room on the page, and a vacuum that does not wait for millions.
     postgresql_with={
         "fillfactor": 80,
@@ -168,12 +233,17 @@ attempts = Table(
     Column("upstream_log_id", Text),
     Column("detail", Text, comment="for the operator; no content"),
     Column("billed", Boolean, nullable=False, server_default=text("false")),
+    Column(
+        "counted", Boolean, nullable=False, server_default=text("true"), comment="uses up the day's and the total quota"
+    ),
+    Column("quota_day", Date, nullable=False, comment="the provider's day its permit was for"),
     Column("throttle_ms", Integer, nullable=False),
     Column("upstream_ms", Integer),
     Column("started_at", _time(), nullable=False),
     Column("ended_at", _time()),
     UniqueConstraint("job_id", "number"),
-    Index("ix_attempts_account", "account_id", "endpoint", "started_at"),
+    Index("ix_attempts_counted", "account_id", "endpoint", "quota_day", postgresql_where=text("counted")),
+    Index("ix_attempts_started", "started_at"),
 )
 
 results = Table(

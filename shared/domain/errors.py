@@ -25,6 +25,7 @@
     │   └── IdempotencyInProgressError  idempotency_key_in_progress
     ├── UnavailableError                a part behind us is away; try again
     │   ├── DatabaseUnavailableError    database_unavailable
+    │   ├── LimiterAwayError            limiter_unavailable
     │   ├── StorageUnavailableError     storage_unavailable
     │   └── StorageFullError            storage_full
     ├── ImageLostError                  a stored image is missing or altered
@@ -215,6 +216,12 @@ class DatabaseUnavailableError(UnavailableError):
     code = "database_unavailable"
 
 
+class LimiterAwayError(UnavailableError):
+    """Redis does not answer, and only it knows."""
+
+    code = "limiter_unavailable"
+
+
 class StorageUnavailableError(UnavailableError):
     """The image store does not answer."""
 
@@ -248,6 +255,7 @@ class ProviderError(KazhengError):
         error_code: what the client is told should the job fail for this.
         max_attempts: give up after so many attempts, if fewer than usual.
         called: whether the vendor may have seen the call (False: nothing was sent).
+        answered: whether the vendor said so itself (False: it may still be at work, and may count the call).
     """
 
     code = "provider_error"
@@ -262,6 +270,7 @@ class ProviderError(KazhengError):
         error_code: JobErrorCode = JobErrorCode.PROVIDER_FAILED,
         max_attempts: int | None = None,
         called: bool = True,
+        answered: bool = True,
         billed: bool = False,
     ) -> None:
         """Take what the vendor said, translated."""
@@ -272,4 +281,15 @@ class ProviderError(KazhengError):
         self.error_code = error_code
         self.max_attempts = max_attempts
         self.called = called
+        self.answered = answered
         self.billed = billed
+
+    def uses_quota(self, *, counts_failures: bool) -> bool:
+        """Whether the call counts against the day and the total.
+
+        Args:
+            counts_failures: whether calls that the provider made and failed do.
+        """
+        if not self.called or self.kind.is_refusal:
+            return False
+        return counts_failures or not self.answered

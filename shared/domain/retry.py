@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.domain.job import WaitingOn
-from shared.domain.quota import next_day
+from shared.domain.quota import StopReason
 
 
 class FailureKind(StrEnum):
@@ -14,15 +14,46 @@ class FailureKind(StrEnum):
     RETRY_SOON = "retry_soon"
     """The vendor stumbled: the same bytes may pass in seconds."""
     THROTTLED = "throttled"
-    """Too many calls at once: slow down; no attempt is lost."""
+    """Too many of our calls at once: slow down; no attempt is lost."""
+    OVERLOADED = "overloaded"
+    """Too many calls of everybody's: pause; no attempt is lost."""
     QUOTA_USED_UP = "quota_used_up"
-    """The day's (or the whole) quota is gone: park; no attempt is lost."""
+    """The day's quota is gone: park; no attempt is lost."""
+    TOTAL_USED_UP = "total_used_up"
+    """The whole quota is gone: park; no attempt is lost."""
     REFRESH_TOKEN = "refresh_token"  # noqa: S105 - a name
     """The access token is no good: fetch one and call again."""
     BAD_INPUT = "bad_input"
     """This image or these options will never work."""
     MISCONFIGURED = "misconfigured"
     """Account, application or URL is wrong: the operator has to act."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the provider turned the call away at the door, before it looked at it: it counts nowhere."""
+        return self in _REFUSALS
+
+    @property
+    def stops(self) -> StopReason | None:
+        """Why the endpoint of the account must not be called any more, if so."""
+        return _STOPS.get(self)
+
+
+_REFUSALS = frozenset(
+    {
+        FailureKind.THROTTLED,
+        FailureKind.OVERLOADED,
+        FailureKind.QUOTA_USED_UP,
+        FailureKind.TOTAL_USED_UP,
+        FailureKind.REFRESH_TOKEN,
+        FailureKind.MISCONFIGURED,
+    }
+)
+_STOPS = {
+    FailureKind.QUOTA_USED_UP: StopReason.DAILY_QUOTA,
+    FailureKind.TOTAL_USED_UP: StopReason.TOTAL_QUOTA,
+    FailureKind.MISCONFIGURED: StopReason.MISCONFIGURED,
+}
 
 
 @dataclass(frozen=True)
@@ -34,17 +65,19 @@ class RetryPolicy:
     first_wait: timedelta = timedelta(seconds=2)
     factor: float = 3.0
     longest_wait: timedelta = timedelta(minutes=5)
-    throttle_wait: timedelta = timedelta(seconds=1)
-    """Pause after the vendor's error 18: its window is one second."""
-    misconfigured_wait: timedelta = timedelta(seconds=60)
-    """How often a job looks again whether the operator has repaired the account."""
+    overload_wait: timedelta = timedelta(seconds=1)
+    """Pause of an endpoint after the vendor's error 4."""
+    probe_wait: timedelta = timedelta(seconds=60)
+    """How often one call tries whether the operator has repaired the account."""
+    quota_probe_wait: timedelta = timedelta(hours=1)
+    """How often one call tries whether more quota was bought."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Back to the queue, not before `until`."""
+    """Back to the queue, not before `until`; None: as soon as its endpoint is called again."""
 
-    until: datetime
+    until: datetime | None
     waiting_on: WaitingOn
     costs_attempt: bool
 
@@ -75,14 +108,15 @@ def decide_after_failure(
     match kind:
         case FailureKind.BAD_INPUT:
             return GiveUp()
-        case FailureKind.THROTTLED:
-            return Wait(now + policy.throttle_wait * (1 + jitter), WaitingOn.UPSTREAM_QPS, costs_attempt=False)
+        # What holds these up concerns the endpoint, not the job: it waits in line until the endpoint goes on.
+        case FailureKind.THROTTLED | FailureKind.OVERLOADED:
+            return Wait(None, WaitingOn.UPSTREAM_QPS, costs_attempt=False)
         case FailureKind.QUOTA_USED_UP:
-            # Spread over two minutes after midnight, so that the day does not begin with a stampede.
-            spread = timedelta(seconds=60 + 300 * jitter)
-            return Wait(next_day(now) + spread, WaitingOn.UPSTREAM_DAILY_QUOTA, costs_attempt=False)
+            return Wait(None, WaitingOn.UPSTREAM_DAILY_QUOTA, costs_attempt=False)
+        case FailureKind.TOTAL_USED_UP:
+            return Wait(None, WaitingOn.UPSTREAM_TOTAL_QUOTA, costs_attempt=False)
         case FailureKind.MISCONFIGURED:
-            return Wait(now + policy.misconfigured_wait * (1 + jitter), WaitingOn.PROVIDER_OUTAGE, costs_attempt=False)
+            return Wait(None, WaitingOn.PROVIDER_OUTAGE, costs_attempt=False)
         case FailureKind.RETRY_SOON | FailureKind.REFRESH_TOKEN:
             limit = min(policy.max_attempts, max_attempts or policy.max_attempts)
             if failed_attempts >= limit:

@@ -15,7 +15,7 @@ from api.app import create_app
 from api.services import Services, services_of
 from shared.clock import utc_now
 from shared.database.engine import transaction
-from shared.database.jobs import claim_job, fail_job, insert_result, succeed_job
+from shared.database.jobs import claim_job, fail_job, succeed_job
 from shared.database.tables import idempotency_keys, jobs
 from shared.domain.job import JobErrorCode
 from shared.settings import Settings
@@ -93,10 +93,12 @@ class ApiBench:
         """As a worker ends a job well."""
         self.claim(job_id)
         with transaction(self.engine) as connection:
-            assert succeed_job(connection, job_id, "t", now=utc_now())
-            insert_result(
+            assert succeed_job(
                 connection,
-                {
+                job_id,
+                "t",
+                now=utc_now(),
+                result={
                     "job_id": job_id,
                     "fields": {"name": FIELD},
                     "checks": [],

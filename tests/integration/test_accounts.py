@@ -5,10 +5,11 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
+from shared.clock import utc_now
 from shared.database.accounts import Account, SecretUnreadableError, list_accounts, save_account, set_paused, set_quota
 from shared.database.engine import transaction
 from shared.database.tables import accounts
-from shared.domain.quota import Quota
+from shared.domain.quota import Billing, Quota
 from worker.accounts import AccountPool
 
 KEY = Fernet.generate_key().decode()
@@ -25,6 +26,7 @@ def save(engine: Engine, name: str = "main", *, secret: str = SECRET, qps: float
             api_key="key",
             secret=secret,
             default_qps=qps,
+            billing=Billing.FREE,
             secret_key=KEY,
         )
 
@@ -107,9 +109,9 @@ def test_the_pool_gives_out_what_is_not_paused(engine: Engine) -> None:
     save(engine, "second")
     with transaction(engine) as connection:
         set_paused(connection, "first", True)
-    pool = AccountPool(engine, KEY)
+    pool = AccountPool(engine, KEY, clock=utc_now)
 
-    usable = pool.usable()
+    usable = pool.usable("idcard")
 
     assert [account.name for account in usable] == ["second"]
     assert pool.credentials(usable[0]).secret == SECRET

@@ -54,12 +54,11 @@ class Desk:
 
     def succeed(self, job_id: str, token: str = "mine") -> bool:
         with transaction(self.engine) as connection:
-            if not rows.succeed_job(connection, job_id, token, now=self.now):
-                return False
             empty: dict[str, Any] = {"fields": {}, "checks": [], "image": {}, "raw": {}}
             names = {"provider": "baidu", "account": "sandbox", "upstream_log_id": None, "created_at": self.now}
-            rows.insert_result(connection, {"job_id": job_id, **empty, **names})
-            return True
+            return rows.succeed_job(
+                connection, job_id, token, now=self.now, result={"job_id": job_id, **empty, **names}
+            )
 
     def fail(self, job_id: str, token: str = "mine", error: JobErrorCode = JobErrorCode.BLURRED) -> bool:
         with transaction(self.engine) as connection:
@@ -123,18 +122,6 @@ def test_a_job_whose_lease_ran_out_is_claimed_again_and_its_first_worker_shut_ou
     assert not desk.fail(job.id, "first")
     assert not desk.release(job.id, "first")
     assert desk.succeed(job.id, "second")
-
-
-def test_an_extended_lease_holds(desk: Desk) -> None:
-    job = desk.job()
-    desk.claim(job.id)
-    with transaction(desk.engine) as connection:
-        kept = rows.extend_lease(connection, job.id, "mine", desk.now + 3 * LEASE)
-        foreign = rows.extend_lease(connection, job.id, "other", desk.now + 3 * LEASE)
-    desk.now += 2 * LEASE
-
-    assert (kept, foreign) == (True, False)
-    assert desk.claim(job.id, "second") is None
 
 
 def test_a_final_state_never_changes(desk: Desk) -> None:
@@ -284,32 +271,9 @@ def test_erasing_takes_the_job_from_its_worker(desk: Desk) -> None:
     assert desk.read(job.id).status is JobStatus.CANCELED
 
 
-def test_only_older_jobs_of_the_same_lane_are_ahead(desk: Desk) -> None:
-    older, job, _ = desk.job(), desk.job(), desk.job()
-    done = desk.job()
-    desk.claim(done.id)
-
-    with transaction(desk.engine) as connection:
-        assert rows.count_ahead(connection, desk.read(job.id)) == 1
-        assert rows.count_ahead(connection, desk.read(older.id)) == 0
-
-
 def test_held_polls_learn_which_jobs_are_final(desk: Desk) -> None:
     waiting, canceled = desk.job(), desk.job()
     desk.cancel(canceled.id)
 
     with transaction(desk.engine) as connection:
         assert rows.final_ids(connection, [waiting.id, canceled.id, "job_unknown"]) == {canceled.id}
-
-
-def test_the_first_message_is_not_remembered_over_a_worker_that_was_quicker(desk: Desk, engine: Engine) -> None:
-    job = desk.job()
-    desk.claim(job.id)
-    desk.release(job.id)
-
-    with transaction(engine) as connection:
-        rows.remember_first_message(connection, job.id, desk.now)
-
-    with transaction(engine) as connection:
-        published_at = connection.execute(select(jobs.c.published_at).where(jobs.c.id == job.id)).scalar_one()
-    assert published_at is None

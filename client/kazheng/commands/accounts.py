@@ -171,6 +171,7 @@ def _account_values(changes: _Changes, known: Account | None, settings: Settings
         "base_url": changes.base_url or old[0],
         "api_key": changes.api_key or old[1],
         "default_qps": changes.default_qps or old[2] or settings.baidu_qps,
+        "billing": known.billing if known else settings.baidu_billing,
         "secret": secret,
         "secret_key": secret_key,
     }

@@ -7,6 +7,7 @@ from kazheng.addresses import local_url
 from shared.database.accounts import Account, list_accounts, save_account, set_paused
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import upgrade
+from shared.domain.quota import Billing
 from shared.settings import Settings
 
 PROVIDER = "baidu"
@@ -71,6 +72,7 @@ def _use_baidu(
         api_key=api_key,
         secret=secret,
         default_qps=qps,
+        billing=settings.baidu_billing,
         secret_key=settings.require_secret_key(),
     )
     said = [f"Account {BAIDU}: {qps:g} calls a second at {settings.baidu_base_url}."]
@@ -92,6 +94,7 @@ def _use_sandbox(connection: Connection, settings: Settings, known: Account | No
         api_key=settings.sandbox_api_key,
         secret=settings.sandbox_secret_key.get_secret_value(),
         default_qps=settings.sandbox_qps,
+        billing=Billing.FREE,
         secret_key=settings.require_secret_key(),
     )
     said = [f"Account {SANDBOX}: {settings.sandbox_qps:g} calls a second at {url}."]

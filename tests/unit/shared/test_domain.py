@@ -10,7 +10,7 @@ from shared.domain.checks import CHECKS, run_checks
 from shared.domain.documents import DOCUMENT_TYPES, document_type
 from shared.domain.errors import InvalidRequestError
 from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, WaitingOn
-from shared.domain.quota import next_day, paced_interval, quota_day
+from shared.domain.quota import end_of_day, paced_interval, quota_day
 from shared.domain.result import FieldStatus, FieldValue
 from shared.domain.retry import FailureKind, GiveUp, RetryPolicy, Wait, decide_after_failure
 from shared.ids import is_id, new_id
@@ -23,18 +23,23 @@ def decide(kind: FailureKind, failed: int = 1, **options: int) -> Wait | GiveUp:
     return decide_after_failure(kind, failed, now=NOW, policy=POLICY, jitter=0.0, **options)
 
 
-# Kind, seconds until the next try, what it waits on, whether it costs an attempt.
+# What holds up the endpoint and not the job: what it waits on.
 @pytest.mark.parametrize(
-    ("kind", "seconds", "waiting_on", "costs"),
+    ("kind", "waiting_on"),
     [
-        (FailureKind.RETRY_SOON, 2, WaitingOn.RETRY_BACKOFF, True),
-        (FailureKind.THROTTLED, 1, WaitingOn.UPSTREAM_QPS, False),
-        (FailureKind.QUOTA_USED_UP, 12 * 3600 + 60, WaitingOn.UPSTREAM_DAILY_QUOTA, False),  # until Beijing's midnight
-        (FailureKind.MISCONFIGURED, 60, WaitingOn.PROVIDER_OUTAGE, False),
+        (FailureKind.THROTTLED, WaitingOn.UPSTREAM_QPS),
+        (FailureKind.OVERLOADED, WaitingOn.UPSTREAM_QPS),
+        (FailureKind.QUOTA_USED_UP, WaitingOn.UPSTREAM_DAILY_QUOTA),
+        (FailureKind.TOTAL_USED_UP, WaitingOn.UPSTREAM_TOTAL_QUOTA),
+        (FailureKind.MISCONFIGURED, WaitingOn.PROVIDER_OUTAGE),
     ],
 )
-def test_what_follows_a_failure(kind: FailureKind, seconds: int, waiting_on: WaitingOn, costs: bool) -> None:
-    assert decide(kind) == Wait(NOW + timedelta(seconds=seconds), waiting_on, costs)
+def test_a_job_waits_in_line_for_what_concerns_its_endpoint(kind: FailureKind, waiting_on: WaitingOn) -> None:
+    assert decide(kind) == Wait(None, waiting_on, costs_attempt=False)
+
+
+def test_a_stumble_costs_an_attempt_and_a_pause() -> None:
+    assert decide(FailureKind.RETRY_SOON) == Wait(NOW + timedelta(seconds=2), WaitingOn.RETRY_BACKOFF, True)
 
 
 def test_bad_input_is_not_tried_again() -> None:
@@ -63,8 +68,8 @@ def test_throttling_never_ends_a_job() -> None:
 )
 def test_the_day_turns_at_midnight_in_beijing(moment: datetime, day: date) -> None:
     assert quota_day(moment) == day
-    assert next_day(moment) > moment
-    assert quota_day(next_day(moment)) == day + timedelta(days=1)
+    assert end_of_day(day) > moment
+    assert quota_day(end_of_day(day)) == day + timedelta(days=1)
 
 
 @given(

@@ -11,9 +11,12 @@ ASKED: dict[FailureKind, set[int]] = {
     # "try again", "internal error", "service unavailable"
     FailureKind.RETRY_SOON: {1, 2, 216401, 216603, 216630, 216634, 282000, 282005, 282103, 282112, 282134, 282810},
     # too many at once, ours or the cluster's: refused before anything was read
-    FailureKind.THROTTLED: {4, 18},
-    # bought or free calls are gone, or the module is closed for lack of them
-    FailureKind.QUOTA_USED_UP: {17, 19, 216015},
+    FailureKind.THROTTLED: {18},
+    FailureKind.OVERLOADED: {4},
+    # the day's calls are gone
+    FailureKind.QUOTA_USED_UP: {17},
+    # all bought or free calls are gone, or the module is closed for lack of them
+    FailureKind.TOTAL_USED_UP: {19, 216015},
     # the token is missing, garbled, revoked, or too old
     FailureKind.REFRESH_TOKEN: {13, 100, 110, 111},
     # application, rights, path or template: no image would pass
