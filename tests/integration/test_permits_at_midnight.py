@@ -10,10 +10,11 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from shared.domain.job import WaitingOn
+from shared.domain.job import Lane, WaitingOn
 from shared.domain.quota import Quota
-from shared.limits import keys, permits
+from shared.limits import keys
 from shared.limits.permits import Candidate, Limiter, NoPermit, Permit
+from shared.limits.spread import SpreadMeter
 
 ACCOUNT, ENDPOINT = "acc_1", "idcard"
 SOON = timedelta(seconds=5)
@@ -23,24 +24,25 @@ MoveMidnight = Callable[[float], Limiter]
 
 
 @pytest.fixture
-def midnight_in(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> MoveMidnight:
+def midnight_in(redis_client: Redis) -> MoveMidnight:
     """A limiter for whose provider the day turns in so many seconds, and has turned a day before."""
-    assert _SHANGHAI in permits._SCRIPT
     redis_client.set(keys.pace(ACCOUNT, ENDPOINT), "1")
 
     def move(seconds: float) -> Limiter:
-        whole, microseconds = redis_client.time()
-        now = int(whole) + int(microseconds) / 1e6
-        monkeypatch.setattr(
-            permits, "_SCRIPT", permits._SCRIPT.replace(_SHANGHAI, f"({-now - seconds + 20_000 * 86_400})")
+        now = int(redis_client.time()[0])
+        return Limiter(
+            redis_client,
+            spread=SpreadMeter(redis_client, process="tests", initial_seconds=0.05, probe_seconds=0),
+            count_calls=lambda *_: 0,
+            stopping=threading.Event(),
+            day_offset=timedelta(seconds=-now - seconds + 20_000 * 86_400),
         )
-        return Limiter(redis_client, jitter_seconds=0.05, count_calls=lambda *_: 0, stopping=threading.Event())
 
     return move
 
 
 def take(limiter: Limiter, *, qps: float, day_limit: int | None = None) -> Permit | NoPermit:
-    return limiter.acquire([Candidate(ACCOUNT, Quota(qps, day_limit))], ENDPOINT, longest_wait=SOON)
+    return limiter.book([Candidate(ACCOUNT, Quota(qps, day_limit))], ENDPOINT, Lane.INTERACTIVE, longest_wait=SOON)
 
 
 def counts(redis: Redis) -> list[int]:
@@ -51,32 +53,34 @@ def counts(redis: Redis) -> list[int]:
 def test_a_call_booked_before_midnight_for_after_it_counts_on_the_new_day(
     midnight_in: MoveMidnight, redis_client: Redis
 ) -> None:
-    limiter = midnight_in(0.9)
+    limiter = midnight_in(2)
 
     for _ in range(2):
-        take(limiter, qps=1)  # the second slot lies more than a second behind the first
+        take(limiter, qps=0.4)  # the second slot lies more than two seconds behind the first
 
     assert counts(redis_client) == [1, 1]
 
 
 def test_the_new_day_s_quota_is_not_passed_by_calls_booked_the_day_before(midnight_in: MoveMidnight) -> None:
-    limiter = midnight_in(0.9)
+    limiter = midnight_in(2)
 
-    taken = [take(limiter, qps=1, day_limit=1) for _ in range(3)]
+    taken = [take(limiter, qps=0.4, day_limit=1) for _ in range(3)]
 
     assert [isinstance(outcome, Permit) for outcome in taken] == [True, True, False]
-    assert taken[2] == NoPermit(WaitingOn.UPSTREAM_DAILY_QUOTA, None)
+    refusal = taken[2]
+    assert isinstance(refusal, NoPermit)
+    assert (refusal.waiting_on, refusal.retry_after) == (WaitingOn.UPSTREAM_DAILY_QUOTA, None)
 
 
 def test_a_call_of_yesterday_given_back_today_gives_today_nothing(
     midnight_in: MoveMidnight, redis_client: Redis
 ) -> None:
-    limiter = midnight_in(0.9)
-    yesterday, today = take(limiter, qps=1), take(limiter, qps=1)
+    limiter = midnight_in(2)
+    yesterday, today = take(limiter, qps=0.4), take(limiter, qps=0.4)
     assert isinstance(yesterday, Permit)
     assert isinstance(today, Permit)
 
-    limiter.refund(yesterday)
+    limiter.give_back(yesterday)
 
     assert counts(redis_client) == [0, 1]
 
@@ -89,6 +93,6 @@ def test_a_call_given_back_after_redis_lost_its_count_does_not_stand_for_the_cou
     assert isinstance(permit, Permit)
     redis_client.flushall()
 
-    limiter.refund(permit)
+    limiter.give_back(permit)
 
     assert counts(redis_client) == []
