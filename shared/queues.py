@@ -38,7 +38,7 @@ class TaskName(StrEnum):
     RECOGNIZE = "kazheng.recognize"
     """Run the next attempt of a job."""
     SWEEP = "kazheng.sweep"
-    """Publish jobs whose message is missing or whose time has come."""
+    """Publish jobs whose message or worker is gone."""
     PURGE = "kazheng.purge"
     """Forget idempotency keys past their time."""
 

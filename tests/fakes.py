@@ -41,6 +41,9 @@ class FakeProvider:
         self.token_fetches += 1
         return f"token-{self.token_fetches}", 2_592_000.0
 
+    def warm_up(self, base_url: str, *, measure: bool) -> float | None:
+        return None
+
     def encode(self, document: DocumentType, options: Mapping[str, object], image: PreparedImage) -> bytes:
         return image.content
 
@@ -63,5 +66,7 @@ class FakeProvider:
                 upstream_code=answer.upstream_code,
                 error_code=answer.error_code,
                 max_attempts=answer.max_attempts,
+                called=answer.called,
+                answered=answer.answered,
             )
         return answer

@@ -46,6 +46,8 @@ def make_celery(settings: Settings) -> Celery:
         # The default gives up after 100 tries; a worker should outlast any outage of the broker.
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        # Celery's own waits up to 30 s before it tries the broker again.
+        worker_consumer="worker.consumer:PromptConsumer",
         # One quick second try: more would hold a thread while the broker is away.
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
         # Only JSON: pickle would run whatever stands in a message.
@@ -60,7 +62,6 @@ def make_celery(settings: Settings) -> Celery:
             TaskName.PURGE.value: {"queue": QueueName.MAINTENANCE.value},
         },
         beat_schedule=beat_schedule(),
-        # Beat notices a changed schedule within this many seconds; the sweep runs every second.
         beat_max_loop_interval=5,
         timezone="UTC",
         # Our own logging is set up in worker/main.py.

@@ -1,5 +1,6 @@
 """Entry of the worker and beat processes: `celery -A worker.main worker`, `celery -A worker.main beat`."""
 
+import threading
 from typing import Any
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
@@ -25,6 +26,13 @@ def _configure_logging(**_: Any) -> None:
 def _stop_waiting(**_: Any) -> None:
     """Threads that wait for a permit hand their job back at once."""
     services().stopping.set()
+
+
+@worker_ready.connect(weak=False)
+def _feed(**_: Any) -> None:
+    """Every worker process feeds, so that the lines move while any of them lives."""
+    built = services()
+    threading.Thread(target=built.feeder.run, args=(built.stopping,), name="feeder", daemon=True).start()
 
 
 @worker_ready.connect(weak=False)

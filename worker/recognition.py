@@ -4,32 +4,36 @@ Every step may be the last one before the process dies, and every message may co
 
 - The claim is a compare-and-set with a lease and a random token; all later writes name the token. A second message
   finds nothing to claim, a worker that was away too long finds its token gone and writes nothing.
-- The image is ready and encoded before the permit is asked for: a permit is used at once or not at all.
-- The attempt is recorded before the call and completed after it. A crash in between leaves an attempt without an
-  outcome: the call may have been made, and may have been billed.
+- The image is encoded, the token there and the connection warm before the permit is asked for. The permit names an
+  instant; the attempt is recorded while that is awaited, and the call is sent at it or not at all.
+- The attempt is completed after the call. A crash in between leaves an attempt without an outcome: the call may have
+  been made, and may have been billed.
 - No transaction is open while anybody else is waited for.
 """
 
-import random
 import secrets
+import threading
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import structlog
 from sqlalchemy import Engine
 
 from shared.clock import Clock
+from shared.database import attempts as attempt_rows
 from shared.database import jobs as job_rows
 from shared.database.accounts import Account, SecretUnreadableError
 from shared.database.engine import transaction
+from shared.database.stops import EVERY_ENDPOINT
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import ClaimLostError, ImageLostError, ProviderError, UnavailableError
-from shared.domain.job import JobErrorCode, Lane, WaitingOn
-from shared.domain.quota import next_day
+from shared.domain.job import JobErrorCode, WaitingOn
+from shared.domain.quota import SHANGHAI, StopReason, end_of_day
 from shared.domain.retry import FailureKind, RetryPolicy
 from shared.ids import new_id
-from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit
+from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit, UsedUp
+from shared.limits.spread import SpreadMeter
 from shared.limits.tokens import TokenStore
 from shared.storage import ImageStore
 from worker.accounts import AccountPool
@@ -39,9 +43,9 @@ from worker.settlement import Call, Claimed, Settlement
 
 log = structlog.get_logger(__name__)
 
-# Redis away, the store stumbling: look again soon.
+# The store stumbling: look again soon.
 _SOON = timedelta(seconds=2)
-_BULK_HORIZON = timedelta(milliseconds=50)
+_LOOK_AGAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class _Ready:
     claimed: Claimed
     image: PreparedImage
     body: bytes
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """An account that may make the call, and its access token. `is_probe`: it was stopped, and this call tries it."""
+
+    account: Account
+    token: str
+    is_probe: bool
 
 
 class RecognitionService:
@@ -63,6 +76,7 @@ class RecognitionService:
         store: ImageStore,
         settlement: Settlement,
         limiter: Limiter,
+        spread: SpreadMeter,
         tokens: TokenStore,
         accounts: AccountPool,
         providers: dict[str, Provider],
@@ -71,7 +85,10 @@ class RecognitionService:
         lease: timedelta,
         permit_wait: timedelta,
         worker: str,
+        stopping: threading.Event,
         clock: Clock,
+        zone: timezone = SHANGHAI,
+        outage_hold: timedelta = timedelta(seconds=40),
     ) -> None:
         """Take its parts.
 
@@ -79,11 +96,16 @@ class RecognitionService:
             lease: how long a claim lasts; longer than the wait for a permit and one call together.
             permit_wait: the longest a job waits here for its turn; after it, it waits in Postgres.
             worker: who claims, for the operator.
+            stopping: set when the process shuts down.
+            zone: where the provider's day turns.
+            outage_hold: while Redis is away, so long a job is held, to be called the moment it is back; less than what
+                is left of the lease.
         """
         self._engine = engine
         self._store = store
         self._settlement = settlement
         self._limiter = limiter
+        self._spread = spread
         self._tokens = tokens
         self._accounts = accounts
         self._providers = providers
@@ -92,7 +114,10 @@ class RecognitionService:
         self._lease = lease
         self._permit_wait = permit_wait
         self._worker = worker
+        self._stopping = stopping
         self._clock = clock
+        self._zone = zone
+        self._outage_hold = outage_hold
 
     def run_attempt(self, job_id: str) -> None:
         """Run the next attempt of a job; nothing happens if there is none to run.
@@ -133,24 +158,31 @@ class RecognitionService:
         Raises:
             ProviderError: something failed before a call was begun.
         """
-        job = claimed.job
+        job, endpoint = claimed.job, claimed.document.endpoint
         if job.expires_at is not None and job.calls == 0 and job.expires_at <= self._clock():
             self._settlement.fail(claimed, JobErrorCode.EXPIRED)
             return
-        accounts = {account.id: account for account in self._accounts.usable()}
+        probe = self._accounts.probe(endpoint)
+        accounts = [probe] if probe else self._accounts.usable(endpoint)
         if not accounts:
-            raise _misconfigured("no account is configured, or all are paused")
-        first = next(iter(accounts.values()))
+            self._settlement.release(claimed, self._accounts.waiting_on(endpoint), None)
+            return
         try:
-            ready = self._prepare(claimed, self._providers[first.provider])
+            ready = self._prepare(claimed, self._providers[accounts[0].provider])
         except ImageLostError:
             log.error("image_lost", job_id=job.id)
             self._settlement.fail(claimed, JobErrorCode.IMAGE_LOST)
             return
-        # Fetched after the permit, a token would let the permit's instant pass.
-        self._token(first)
-        if self._call(ready, accounts, may_refresh=True):
-            self._call(ready, accounts, may_refresh=False)
+        hold_until = time.monotonic() + self._outage_hold.total_seconds()
+        may_refresh = True
+        while True:
+            try:
+                if not self._call(ready, accounts, is_probe=probe is not None, may_refresh=may_refresh):
+                    return
+                may_refresh = False
+            except LimiterUnavailableError:
+                if time.monotonic() > hold_until or self._stopping.wait(_LOOK_AGAIN_SECONDS):
+                    raise
 
     def _prepare(self, claimed: Claimed, provider: Provider) -> _Ready:
         job = claimed.job
@@ -160,88 +192,181 @@ class RecognitionService:
         image = self._preparer.prepare(content, claimed.document.limits)
         return _Ready(claimed, image, provider.encode(claimed.document, job.options, image))
 
-    def _call(self, ready: _Ready, accounts: dict[str, Account], *, may_refresh: bool) -> bool:
-        """Make one call within the quota, and settle it; True to call once more with a fresh token."""
-        claimed, document = ready.claimed, ready.claimed.document
-        candidates = [Candidate(account.id, account.quota(document.endpoint)) for account in accounts.values()]
-        # Bulk books one slot at a time, so that a person waits for that one slot and not for a line of them.
-        horizon = _BULK_HORIZON if claimed.job.lane is Lane.BULK else None
-        permit = self._limiter.acquire(candidates, document.endpoint, longest_wait=self._permit_wait, horizon=horizon)
-        if isinstance(permit, NoPermit):
-            self._wait_for_quota(claimed, permit)
+    def _call(self, ready: _Ready, accounts: list[Account], *, is_probe: bool, may_refresh: bool) -> bool:
+        """Make one call within the quota, and settle it; True to call once more with a fresh token.
+
+        Raises:
+            LimiterUnavailableError: Redis does not answer; nothing was sent.
+        """
+        claimed = ready.claimed
+        callers = self._callers(accounts, is_probe=is_probe)
+        if not callers:
+            waiting_on = self._accounts.waiting_on(claimed.document.endpoint)
+            self._settlement.release(claimed, waiting_on, None)
             return False
-        account = accounts[permit.account_id]
-        try:
-            token = self._token(account)
-            call = self._start_call(claimed, permit)
-        except Exception:
-            self._limiter.refund(permit)
-            raise
-        provider = self._providers[account.provider]
+        permitted = self._permit(claimed, callers)
+        if permitted is None:
+            return False
+        permit, call = permitted
+        caller = callers[permit.account_id]
+        provider = self._providers[caller.account.provider]
         try:
             recognition = provider.recognize(
-                account.base_url, token, document, claimed.job.options, ready.body, ready.image
+                caller.account.base_url,
+                caller.token,
+                claimed.document,
+                claimed.job.options,
+                ready.body,
+                ready.image,
             )
         except ProviderError as error:
-            return self._after_failure(claimed, permit, call, token, error, may_refresh=may_refresh)
-        self._settlement.succeed(claimed, call, account, ready.image, recognition)
+            return self._after_failure(claimed, permit, call, caller, error, may_refresh=may_refresh)
+        self._limiter.end(permit, taken=True, counted=True)
+        self._settlement.succeed(claimed, call, caller.account, ready.image, recognition, lifts_stop=caller.is_probe)
+        if caller.is_probe:
+            self._accounts.forget()
         return False
 
+    def _callers(self, accounts: list[Account], *, is_probe: bool) -> dict[str, _Caller]:
+        """The accounts with a token and a warm connection; fetched after the permit, either would let it pass.
+
+        Raises:
+            ProviderError: none of them can be called, and none was stopped for it.
+        """
+        callers: dict[str, _Caller] = {}
+        failure: ProviderError | None = None
+        for account in accounts:
+            try:
+                callers[account.id] = _Caller(account, self._token(account), is_probe)
+            except ProviderError as error:
+                if error.kind is FailureKind.MISCONFIGURED:
+                    self._stop(account.id, EVERY_ENDPOINT, error)
+                else:
+                    failure = error
+                continue
+            provider = self._providers[account.provider]
+            seconds = provider.warm_up(account.base_url, measure=self._spread.is_probe_due(account.id))
+            if seconds is not None:
+                self._spread.observe_round_trip(account.id, seconds)
+        if failure is not None and not callers:
+            raise failure
+        return callers
+
+    def _permit(self, claimed: Claimed, callers: dict[str, _Caller]) -> tuple[Permit, Call] | None:
+        """A permit whose instant is now, with its attempt recorded; None: the job is back in line.
+
+        Raises:
+            ClaimLostError: the job is no longer ours.
+            LimiterUnavailableError: Redis does not answer.
+        """
+        job, endpoint = claimed.job, claimed.document.endpoint
+        candidates = [Candidate(caller.account.id, caller.account.quota(endpoint)) for caller in callers.values()]
+        give_up_at = time.monotonic() + self._permit_wait.total_seconds()
+        number: int | None = None
+        try:
+            while True:
+                left = timedelta(seconds=max(0.0, give_up_at - time.monotonic()))
+                permit = self._limiter.book(candidates, endpoint, job.lane, longest_wait=left)
+                self._note_used_up(endpoint, permit.used_up)
+                if isinstance(permit, NoPermit):
+                    retry_at = None if permit.retry_after is None else self._clock() + permit.retry_after
+                    self._settlement.release(claimed, permit.waiting_on, retry_at, withdraw=number)
+                    return None
+                try:
+                    number = self._record_call(claimed, permit, number)
+                except Exception:
+                    self._limiter.abandon(permit)
+                    raise
+                if self._limiter.wait(permit):
+                    return permit, Call(number, time.monotonic())
+        except LimiterUnavailableError:
+            if number is not None:
+                with transaction(self._engine) as connection:
+                    attempt_rows.withdraw_attempt(connection, job.id, number)
+            raise
+
+    def _record_call(self, claimed: Claimed, permit: Permit, number: int | None) -> int:
+        """Record the call before it is made; `number` of its attempt if it was recorded for an earlier instant."""
+        now = self._clock()
+        values = {
+            "account_id": permit.account_id,
+            "quota_day": permit.quota_day,
+            "throttle_ms": round(permit.waited_seconds * 1000),
+            "started_at": now,
+        }
+        with transaction(self._engine) as connection:
+            if number is not None:
+                attempt_rows.move_attempt(connection, claimed.job.id, number, values)
+                return number
+            number = attempt_rows.start_attempt(
+                connection,
+                {"id": new_id("att"), "job_id": claimed.job.id, "endpoint": permit.endpoint, **values},
+                claim_token=claimed.token,
+                lease_until=now + self._lease,
+            )
+        if number is None:
+            raise ClaimLostError("Another worker may hold the job.")
+        return number
+
     def _after_failure(
-        self, claimed: Claimed, permit: Permit, call: Call, token: str, error: ProviderError, *, may_refresh: bool
+        self, claimed: Claimed, permit: Permit, call: Call, caller: _Caller, error: ProviderError, *, may_refresh: bool
     ) -> bool:
-        if error.kind is FailureKind.THROTTLED:
-            self._limiter.pause(permit.account_id, permit.endpoint, self._policy.throttle_wait)
+        account, endpoint = caller.account, permit.endpoint
+        counted = error.uses_quota(counts_failures=account.billing.counts_failures)
+        self._limiter.end(
+            permit,
+            taken=error.answered and not error.kind.is_refusal,
+            counted=counted,
+            unanswered=error.called and not error.answered,
+        )
         if error.kind is FailureKind.REFRESH_TOKEN:
-            self._tokens.drop(permit.account_id, token)
+            self._tokens.drop(account.id, caller.token)
             if may_refresh:
-                self._settlement.record_failed_call(claimed, call, error)
+                self._settlement.record_failed_call(claimed, call, error, counted=counted)
                 return True
             # Refused again although it is new: no third token will do better.
             error.kind = FailureKind.MISCONFIGURED
-        self._settlement.fail_attempt(claimed, call, error)
+        if error.kind is FailureKind.THROTTLED and self._limiter.slow_down(permit, account.quota(endpoint).qps):
+            detail = "error 18 at the slowest pace: the free quota is probably not claimed in the provider's console"
+            self._accounts.stop(
+                account.id, endpoint, StopReason.UNCLAIMED, detail=detail, upstream_code=error.upstream_code
+            )
+        if error.kind is FailureKind.OVERLOADED:
+            self._limiter.pause(account.id, endpoint, self._policy.overload_wait)
+        if error.kind is FailureKind.QUOTA_USED_UP:
+            self._accounts.stop(
+                account.id,
+                endpoint,
+                StopReason.DAILY_QUOTA,
+                detail=error.detail,
+                upstream_code=error.upstream_code,
+                until=end_of_day(permit.quota_day, self._zone),
+            )
+        elif error.kind.stops is not None:
+            self._stop(account.id, endpoint, error)
+        self._settlement.fail_attempt(claimed, call, error, counted=counted)
         return False
+
+    def _stop(self, account_id: str, endpoint: str, error: ProviderError) -> None:
+        reason = error.kind.stops or StopReason.MISCONFIGURED
+        self._accounts.stop(account_id, endpoint, reason, detail=error.detail, upstream_code=error.upstream_code)
+
+    def _note_used_up(self, endpoint: str, accounts: tuple[UsedUp, ...]) -> None:
+        """Stop accounts that our own count finds without calls left."""
+        for account in accounts:
+            if account.day is None:
+                reason, detail, until = StopReason.TOTAL_QUOTA, "all calls of the total limit are used up", None
+            else:
+                reason, detail = StopReason.DAILY_QUOTA, "the calls of the day limit are used up"
+                until = end_of_day(account.day, self._zone)
+            self._accounts.stop(account.account_id, endpoint, reason, detail=detail, until=until)
 
     def _token(self, account: Account) -> str:
         provider = self._providers[account.provider]
         try:
             credentials = self._accounts.credentials(account)
         except SecretUnreadableError as error:
-            raise _misconfigured(str(error)) from error
+            raise ProviderError(
+                FailureKind.MISCONFIGURED, str(error), error_code=JobErrorCode.PROVIDER_MISCONFIGURED, called=False
+            ) from error
         return self._tokens.get(account.id, lambda: provider.fetch_token(credentials))
-
-    def _start_call(self, claimed: Claimed, permit: Permit) -> Call:
-        """Record the call before it is made.
-
-        Raises:
-            ClaimLostError: the job is no longer ours.
-        """
-        now = self._clock()
-        with transaction(self._engine) as connection:
-            if not job_rows.extend_lease(connection, claimed.job.id, claimed.token, now + self._lease):
-                raise ClaimLostError("Another worker may hold the job.")
-            attempt = {
-                "id": new_id("att"),
-                "job_id": claimed.job.id,
-                "account_id": permit.account_id,
-                "endpoint": permit.endpoint,
-                "throttle_ms": round(permit.waited_seconds * 1000),
-                "started_at": now,
-            }
-            number = job_rows.start_attempt(connection, attempt)
-        return Call(number, time.monotonic())
-
-    def _wait_for_quota(self, claimed: Claimed, refusal: NoPermit) -> None:
-        now = self._clock()
-        if refusal.retry_after is not None:
-            until = now + refusal.retry_after
-        else:
-            # Spread over two minutes, so that the day does not begin with a stampede.
-            until = next_day(now) + timedelta(seconds=random.uniform(0, 120))  # noqa: S311
-            log.warning("quota_used_up", job_id=claimed.job.id, endpoint=claimed.document.endpoint)
-        self._settlement.release(claimed, refusal.waiting_on, until)
-
-
-def _misconfigured(detail: str) -> ProviderError:
-    code = JobErrorCode.PROVIDER_MISCONFIGURED
-    return ProviderError(FailureKind.MISCONFIGURED, detail, error_code=code, called=False)

@@ -1,4 +1,9 @@
-"""What got lost goes back in line: the sweeper. Safe to run twice and in two places; a doubled message is harmless."""
+"""What a crash left behind goes back in line.
+
+A message may be lost (a worker killed between taking it and noting it down, Redis restarted empty), and a worker may
+die with a claim. Neither shows but by time passing. Everything here may run twice and in two places: a message too
+many finds nothing to claim.
+"""
 
 from datetime import timedelta
 
@@ -10,68 +15,53 @@ from sqlalchemy import Engine
 from shared.clock import Clock
 from shared.database.engine import transaction
 from shared.database.idempotency import purge_keys
-from shared.database.jobs import mark_published, unpublished_jobs
-from shared.domain.job import Lane
+from shared.database.lines import find_lost, mark_published
 from shared.metrics import SWEPT
 from shared.queues import LANE_QUEUES, Publisher
 
 log = structlog.get_logger(__name__)
 
-# A message this old that no worker has acted on, while the queue is empty, is lost.
+# A job waits in the broker for a second or two (`worker.feeding`): a message as old as this was lost, or all workers
+# are gone.
 SILENCE = timedelta(seconds=30)
+_MOST_AT_ONCE = 200
 
 
 class RecoveryService:
-    """Finds jobs that wait without a message and publishes them, in a bounded window."""
+    """Finds jobs whose message or worker is gone, and publishes them."""
 
-    def __init__(self, *, engine: Engine, redis: Redis, publisher: Publisher, window: int, clock: Clock) -> None:
-        """Take its parts; `window` is how many messages a queue may hold before it gets no more from here."""
+    def __init__(self, *, engine: Engine, redis: Redis, publisher: Publisher, clock: Clock) -> None:
+        """Take its parts."""
         self._engine = engine
         self._redis = redis
         self._publisher = publisher
-        self._window = window
         self._clock = clock
 
     def sweep(self) -> int:
-        """Publish what should be published; how many.
+        """Publish what was lost; how many.
 
-        This also feeds the bulk lane, whose jobs intake leaves in Postgres: however many wait, the broker holds no
-        more than the window.
+        A queue that is long already gets nothing: nobody reads it, and another message would not help.
 
         Raises:
             DatabaseUnavailableError: Postgres is away.
         """
+        now = self._clock()
         try:
-            room = {lane: self._window - self._redis.llen(queue) for lane, queue in LANE_QUEUES.items()}
+            is_short = {lane: int(self._redis.llen(queue)) < _MOST_AT_ONCE for lane, queue in LANE_QUEUES.items()}
         except RedisError as error:
             log.warning("sweep_skipped", error=type(error).__name__)
             return 0
-        swept = 0
-        for lane in Lane:
-            if room[lane] > 0:
-                swept += self._sweep_lane(lane, room[lane])
-        return swept
-
-    def _sweep_lane(self, lane: Lane, room: int) -> int:
-        now = self._clock()
-        queue_is_empty = room == self._window
         with transaction(self._engine) as connection:
-            waiting = unpublished_jobs(
-                connection,
-                lane=lane,
-                now=now,
-                silent_since=now - SILENCE,
-                include_lost=queue_is_empty,
-                limit=room,
-            )
+            lost = find_lost(connection, now, silent_since=now - SILENCE, most=_MOST_AT_ONCE)
         published = []
-        for row in waiting:
-            if not self._publisher.publish_job(row.id, lane):
+        for job in lost:
+            if not is_short[job.lane]:
+                continue
+            if not self._publisher.publish_job(job.id, job.lane):
                 break
-            published.append(row.id)
-            SWEPT.labels(row.reason).inc()
-            if row.reason != "due":
-                log.warning("job_swept", job_id=row.id, reason=row.reason)
+            published.append(job.id)
+            SWEPT.labels(job.reason).inc()
+            log.warning("job_swept", job_id=job.id, reason=job.reason)
         if published:
             with transaction(self._engine) as connection:
                 mark_published(connection, published, now)

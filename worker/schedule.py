@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.queues import TaskName
 
-_SWEEP_SECONDS = 1.0
+_SWEEP_SECONDS = 5.0
 _PURGE_SECONDS = 3600.0
 
 
@@ -14,7 +14,7 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
         "sweep": {
             "task": TaskName.SWEEP.value,
             "schedule": _SWEEP_SECONDS,
-            "options": {"expires": _SWEEP_SECONDS * 10},
+            "options": {"expires": _SWEEP_SECONDS * 2},
         },
         "purge": {"task": TaskName.PURGE.value, "schedule": _PURGE_SECONDS, "options": {"expires": _PURGE_SECONDS}},
     }

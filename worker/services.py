@@ -1,25 +1,27 @@
 """What tasks may call, built once per process, when the first task runs (after any fork)."""
 
+import os
 import socket
 import threading
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from shared.clock import utc_now
+from shared.database import attempts as attempt_rows
 from shared.database.engine import make_engine, transaction
-from shared.database.tables import attempts
-from shared.domain.quota import SHANGHAI
 from shared.domain.retry import RetryPolicy
 from shared.images import load_formats
 from shared.limits.connection import connect
 from shared.limits.permits import Limiter
+from shared.limits.spread import SpreadMeter
 from shared.limits.tokens import TokenStore
 from shared.queues import Publisher
 from shared.settings import Settings
 from shared.storage import make_store
 from worker.accounts import AccountPool
+from worker.feeding import Feeder
 from worker.prepare import ImagePreparer
 from worker.providers.baidu import BaiduProvider
 from worker.providers.protocol import Provider
@@ -34,6 +36,7 @@ class Services:
 
     recognition: RecognitionService
     recovery: RecoveryService
+    feeder: Feeder
     stopping: threading.Event
 
 
@@ -56,44 +59,54 @@ def build_services(settings: Settings) -> Services:
     engine = make_engine(settings, application="kazheng-worker", pool_size=min(10, settings.worker_threads))
     redis = connect(settings)
     policy = RetryPolicy(max_attempts=settings.max_attempts)
+    spread = SpreadMeter(
+        redis,
+        process=f"{socket.gethostname()}:{os.getpid()}",
+        initial_seconds=settings.permit_jitter_seconds,
+        probe_seconds=settings.network_probe_seconds,
+    )
     limiter = Limiter(
         redis,
-        jitter_seconds=settings.permit_jitter_seconds,
+        spread=spread,
         count_calls=lambda account_id, endpoint, day: count_calls(engine, account_id, endpoint, day),
         stopping=stopping,
+        bulk_share=settings.bulk_share,
+        day_offset=timedelta(hours=settings.quota_utc_offset_hours),
+        call_life=timedelta(seconds=settings.permit_wait_seconds + settings.call_deadline_seconds),
+        # Half of the threads are left to the other endpoints, and to calls under way.
+        most_waiting=max(2, settings.worker_threads // 2),
     )
+    accounts = AccountPool(
+        engine, settings.require_secret_key(), order=settings.account_order, policy=policy, clock=utc_now
+    )
+    publisher = Publisher(settings)
     recognition = RecognitionService(
         engine=engine,
         store=make_store(settings),
         settlement=Settlement(engine=engine, redis=redis, policy=policy, clock=utc_now),
         limiter=limiter,
+        spread=spread,
         tokens=TokenStore(redis, settings.require_secret_key()),
-        accounts=AccountPool(engine, settings.require_secret_key()),
+        accounts=accounts,
         providers=make_providers(settings),
         preparer=ImagePreparer(settings.prepare_threads, settings.max_image_pixels),
         policy=policy,
         lease=settings.lease,
         permit_wait=timedelta(seconds=settings.permit_wait_seconds),
         worker=socket.gethostname(),
+        stopping=stopping,
         clock=utc_now,
+        zone=settings.quota_zone,
     )
-    recovery = RecoveryService(
-        engine=engine, redis=redis, publisher=Publisher(settings), window=4 * settings.worker_threads, clock=utc_now
-    )
-    return Services(recognition, recovery, stopping)
+    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, clock=utc_now)
+    feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, clock=utc_now)
+    return Services(recognition, recovery, feeder, stopping)
 
 
-def count_calls(engine: Engine, account_id: str, endpoint: str, day: date) -> int:
-    """Calls that an account made at an endpoint on a provider's day, by what Postgres knows."""
-    begin = datetime.combine(day, time.min, SHANGHAI)
-    statement = select(func.count()).where(
-        attempts.c.account_id == account_id,
-        attempts.c.endpoint == endpoint,
-        attempts.c.started_at >= begin,
-        attempts.c.started_at < begin + timedelta(days=1),
-    )
+def count_calls(engine: Engine, account_id: str, endpoint: str, day: date | None) -> int:
+    """Calls of an account at an endpoint that use up quota, by what Postgres knows."""
     with transaction(engine) as connection:
-        return connection.execute(statement).scalar_one()
+        return attempt_rows.count_calls(connection, account_id, endpoint, day)
 
 
 class _Holder:

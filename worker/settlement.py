@@ -18,10 +18,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
 from shared.clock import Clock
+from shared.database import attempts as attempt_rows
 from shared.database import jobs as job_rows
 from shared.database.accounts import Account
 from shared.database.engine import transaction
 from shared.database.jobs import Job
+from shared.database.stops import lift_stops
 from shared.domain.checks import run_checks
 from shared.domain.documents import DocumentType
 from shared.domain.errors import DatabaseUnavailableError, ProviderError
@@ -67,9 +69,16 @@ class Settlement:
         self._clock = clock
 
     def succeed(
-        self, claimed: Claimed, call: Call, account: Account, image: PreparedImage, recognition: Recognition
+        self,
+        claimed: Claimed,
+        call: Call,
+        account: Account,
+        image: PreparedImage,
+        recognition: Recognition,
+        *,
+        lifts_stop: bool = False,
     ) -> None:
-        """Keep what was read, and end the job."""
+        """Keep what was read, and end the job; `lifts_stop`: what had stopped the account is over."""
         now = self._clock()
         checks = run_checks(claimed.document.checks, recognition.fields, today=quota_day(now))
         result = {
@@ -93,20 +102,20 @@ class Settlement:
         ended |= {"upstream_log_id": recognition.upstream_log_id, "billed": True}
 
         def write(connection: Connection) -> bool:
-            job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
-            if not job_rows.succeed_job(connection, claimed.job.id, claimed.token, now=now):
-                return False
-            job_rows.insert_result(connection, result)
-            return True
+            attempt_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            if lifts_stop:
+                lift_stops(connection, account.id, claimed.document.endpoint, now)
+            return job_rows.succeed_job(connection, claimed.job.id, claimed.token, now=now, result=result)
 
         if self._persist(claimed, write):
             self._announce(claimed, JobStatus.SUCCEEDED)
 
-    def fail_attempt(self, claimed: Claimed, call: Call | None, error: ProviderError) -> None:
+    def fail_attempt(self, claimed: Claimed, call: Call | None, error: ProviderError, *, counted: bool = False) -> None:
         """Record a failure, and what follows: another attempt, a pause, or the end of the job.
 
         Args:
             call: None when nothing was sent.
+            counted: the call uses up quota.
         """
         now = self._clock()
         step = decide_after_failure(
@@ -127,11 +136,11 @@ class Settlement:
             detail=error.detail,
             gives_up=gives_up,
         )
-        ended = self._ended_by(claimed, call, error, now) if call is not None else None
+        ended = self._ended_by(claimed, call, error, now, counted=counted) if call is not None else None
 
         def write(connection: Connection) -> bool:
             if call is not None and ended is not None:
-                job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+                attempt_rows.end_attempt(connection, claimed.job.id, call.number, ended)
             if isinstance(step, GiveUp):
                 return job_rows.fail_job(
                     connection, claimed.job.id, claimed.token, error=error.error_code, now=now, count_failure=True
@@ -148,12 +157,12 @@ class Settlement:
         if self._persist(claimed, write) and gives_up:
             self._announce(claimed, JobStatus.FAILED)
 
-    def record_failed_call(self, claimed: Claimed, call: Call, error: ProviderError) -> None:
+    def record_failed_call(self, claimed: Claimed, call: Call, error: ProviderError, *, counted: bool) -> None:
         """Record a call that failed while the job goes on in the same hands."""
-        ended = self._ended_by(claimed, call, error, self._clock())
+        ended = self._ended_by(claimed, call, error, self._clock(), counted=counted)
 
         def write(connection: Connection) -> bool:
-            job_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            attempt_rows.end_attempt(connection, claimed.job.id, call.number, ended)
             return True
 
         self._persist(claimed, write)
@@ -170,10 +179,19 @@ class Settlement:
         if self._persist(claimed, write):
             self._announce(claimed, JobStatus.EXPIRED if error is JobErrorCode.EXPIRED else JobStatus.FAILED)
 
-    def release(self, claimed: Claimed, waiting_on: WaitingOn, until: datetime) -> None:
-        """Put the job back in line; no attempt is lost."""
+    def release(
+        self, claimed: Claimed, waiting_on: WaitingOn, until: datetime | None, *, withdraw: int | None = None
+    ) -> None:
+        """Put the job back in line; no attempt is lost.
+
+        Args:
+            until: not before this time; None: as soon as its endpoint is fed.
+            withdraw: number of an attempt whose call was not made after all.
+        """
 
         def write(connection: Connection) -> bool:
+            if withdraw is not None:
+                attempt_rows.withdraw_attempt(connection, claimed.job.id, withdraw)
             return job_rows.release_job(
                 connection,
                 claimed.job.id,
@@ -211,12 +229,15 @@ class Settlement:
         CALL_SECONDS.labels(claimed.document.endpoint).observe(seconds)
         return {"outcome": outcome, "upstream_ms": round(seconds * 1000), "ended_at": now}
 
-    def _ended_by(self, claimed: Claimed, call: Call, error: ProviderError, now: datetime) -> dict[str, object]:
+    def _ended_by(
+        self, claimed: Claimed, call: Call, error: ProviderError, now: datetime, *, counted: bool
+    ) -> dict[str, object]:
         return self._ended(claimed, call, error.kind, now) | {
             "upstream_code": error.upstream_code,
             "upstream_log_id": error.upstream_log_id,
             "detail": error.detail,
             "billed": error.billed,
+            "counted": counted,
         }
 
     def _announce(self, claimed: Claimed, status: JobStatus) -> None:

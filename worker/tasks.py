@@ -14,7 +14,7 @@ def recognize(job_id: str) -> None:
 
 @shared_task(name=TaskName.SWEEP.value)
 def sweep() -> None:
-    """Publish jobs whose message is missing or whose time has come."""
+    """Publish jobs whose message or worker is gone."""
     services().recovery.sweep()
 
 

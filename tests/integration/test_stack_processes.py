@@ -39,7 +39,7 @@ def test_nothing_starts_before_what_it_needs_nor_stops_after_it(tmp_path: Path) 
             ended = process.one_shot or rows[needed].one_shot
             assert ended or rows[needed].priority < process.priority
     assert [p.name for p in sorted(rows.values(), key=lambda p: -p.priority) if not p.one_shot] == [
-        *("api", "beat", "worker", "maintenance", "flower", "sandbox", "valkey", "postgres")
+        *("api", "beat", "worker", "bulk", "maintenance", "flower", "sandbox", "valkey", "postgres")
     ]
 
 

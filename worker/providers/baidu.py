@@ -31,6 +31,9 @@ from worker.providers.baidu_fields import read_answer
 from worker.providers.protocol import Credentials, PreparedImage
 
 _LARGEST_ANSWER = 8_000_000
+# Gateways close connections after a minute or so of silence: a call over such a one would open another, late.
+_WARM_SECONDS = 15.0
+_PING_TIMEOUT = (3.0, 3.0)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -70,6 +73,30 @@ class BaiduProvider:
         detail = f"the token endpoint answered HTTP {status} without a token"
         raise ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=f"http_{status}", called=False)
 
+    def warm_up(self, base_url: str, *, measure: bool) -> float | None:
+        """Open this thread's connection if it has gone cold; its round trip in seconds, if asked for and it worked."""
+        is_warm = time.monotonic() - self._used().get(base_url, float("-inf")) < _WARM_SECONDS
+        if not is_warm and self._ping(base_url) is None:
+            return None
+        return self._ping(base_url) if measure else None
+
+    def _ping(self, base_url: str) -> float | None:
+        """Seconds of one request that asks for nothing, or None."""
+        began = time.monotonic()
+        try:
+            self._session().head(f"{base_url}/", timeout=_PING_TIMEOUT, allow_redirects=False).close()
+        except (requests.RequestException, HTTPError):
+            return None
+        self._used()[base_url] = time.monotonic()
+        return time.monotonic() - began
+
+    def _used(self) -> dict[str, float]:
+        """When this thread last used its connection to a host."""
+        used: dict[str, float] | None = getattr(self._local, "used", None)
+        if used is None:
+            used = self._local.used = {}
+        return used
+
     def encode(self, document: DocumentType, options: Mapping[str, object], image: PreparedImage) -> bytes:
         """The form of a call, url-encoded; the image last, so that a log of its head would show no content."""
         form = dict(document.fixed)
@@ -99,6 +126,7 @@ class BaiduProvider:
         """
         url = f"{base_url}/rest/2.0/ocr/v1/{document.endpoint}"
         status, answer = self._post(url, {"access_token": token}, body)
+        self._used()[base_url] = time.monotonic()
         if not isinstance(answer, Mapping):
             raise self._not_an_answer(status)
         code = answer.get("error_code")
@@ -117,7 +145,7 @@ class BaiduProvider:
         kind = FailureKind.BAD_INPUT if status == 413 else FailureKind.RETRY_SOON
         code = JobErrorCode.IMAGE_REJECTED if status == 413 else JobErrorCode.PROVIDER_FAILED
         detail = f"the provider answered HTTP {status} without JSON"
-        return ProviderError(kind, detail, upstream_code=f"http_{status}", error_code=code)
+        return ProviderError(kind, detail, upstream_code=f"http_{status}", error_code=code, answered=status == 413)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -149,7 +177,10 @@ class BaiduProvider:
                     content += chunk
                     if time.monotonic() > give_up_at or len(content) > _LARGEST_ANSWER:
                         raise ProviderError(
-                            FailureKind.RETRY_SOON, "the provider's answer did not end", upstream_code="no_end"
+                            FailureKind.RETRY_SOON,
+                            "the provider's answer did not end",
+                            upstream_code="no_end",
+                            answered=False,
                         )
                 return response.status_code, _parse(bytes(content))
         except requests.ConnectTimeout:
@@ -162,7 +193,7 @@ class BaiduProvider:
 
 def _unreachable(reason: str, *, called: bool) -> ProviderError:
     detail = f"the provider could not be reached ({reason})"
-    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=reason, called=called)
+    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=reason, called=called, answered=False)
 
 
 def _parse(content: bytes) -> Any:

@@ -32,18 +32,18 @@ ERRORS: dict[int, Row] = {
     1: _SOON,  # unknown error
     2: _SOON,  # service temporarily unavailable
     3: _CONFIG,  # no such API
-    4: Row(Kind.THROTTLED),  # the cluster's limit, not ours
+    4: Row(Kind.OVERLOADED),  # the cluster's limit, not ours
     6: _CONFIG,  # API not ticked in the application
     13: _TOKEN,
     14: _CONFIG,  # IAM certification failed
     15: _CONFIG,
     17: Row(Kind.QUOTA_USED_UP),  # day
     18: Row(Kind.THROTTLED),  # QPS
-    19: Row(Kind.QUOTA_USED_UP),  # in all
+    19: Row(Kind.TOTAL_USED_UP),  # in all
     100: _TOKEN,  # access_token missing or garbled
     110: _TOKEN,  # access_token unknown or revoked
     111: _TOKEN,  # access_token expired
-    216015: Row(Kind.QUOTA_USED_UP),  # * module closed
+    216015: Row(Kind.TOTAL_USED_UP),  # * module closed
     216100: _REQUEST,  # invalid param
     216101: _REQUEST,  # not enough param
     216102: _CONFIG,  # service not supported

@@ -33,6 +33,17 @@ class Provider(Protocol):
         """An access token and its life in seconds."""
         ...
 
+    def warm_up(self, base_url: str, *, measure: bool) -> float | None:
+        """Open this thread's connection if it has gone cold, by a request that asks the provider for nothing.
+
+        Args:
+            measure: also time one over the open connection.
+
+        Returns:
+            The round trip in seconds, if it was measured. Failing is no error: the call will tell.
+        """
+        ...
+
     def encode(self, document: DocumentType, options: Mapping[str, object], image: PreparedImage) -> bytes:
         """The body of the call, ready to send: made before the permit is asked for."""
         ...
