@@ -23,13 +23,24 @@ from shared.database.accounts import Account, list_accounts
 from shared.database.clients import find_client
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import is_at_head
+from shared.database.stops import list_stops
 from shared.domain.errors import KazhengError
+from shared.domain.quota import StopReason
 from shared.limits.connection import connect
 from shared.settings import Settings, SettingsError
 from shared.storage import make_store
 
 # Leases and tokens are judged by each machine's own clock; from here on it is time to look at NTP.
 _CLOCK_DIFFERENCE_SECONDS = 1.0
+
+_REMEDIES = {
+    StopReason.DAILY_QUOTA: "Jobs wait and go on when the day turns. Sooner: buy calls, then raise the limit with"
+    " kazheng accounts set {name} --endpoint … --day-limit …; or add another account.",
+    StopReason.TOTAL_QUOTA: "Buy calls in the provider's console; then kazheng accounts set {name} --resume.",
+    StopReason.MISCONFIGURED: "Mend the keys, or tick the interface in the provider's console; then"
+    " kazheng accounts set {name} --resume. One call a minute tries by itself.",
+    StopReason.UNCLAIMED: "Claim the free quota in the provider's console; then kazheng accounts set {name} --resume.",
+}
 
 
 @click.command("doctor")
@@ -61,6 +72,7 @@ def examine() -> list[Finding]:
     findings += _check_redis(settings)
     findings.append(_check_images(settings))
     findings += _check_accounts(settings, accounts)
+    findings += _check_stops(settings, accounts)
     findings.append(check_api(settings))
     findings.append(check_workers(settings))
     return findings
@@ -180,6 +192,30 @@ def _check_images(settings: Settings) -> Finding:
     except Exception as error:  # noqa: BLE001 - obstore's own errors for an address that makes no sense
         return wrong(what, f"unusable ({type(error).__name__})", "Correct KAZHENG_IMAGE_STORE_URL: file:///… or s3://…")
     return ok(what, "writable")
+
+
+def _check_stops(settings: Settings, accounts: list[Account] | None) -> list[Finding]:
+    """Endpoints that are not called, and what to do about each."""
+    if accounts is None:
+        return []
+    engine = make_engine(settings, application="kazheng-doctor", pool_size=1)
+    try:
+        with transaction(engine) as connection:
+            stops = list_stops(connection)
+    except KazhengError:
+        return []
+    finally:
+        engine.dispose()
+    names = {account.id: account.name for account in accounts if not account.paused}
+    return [
+        wrong(
+            f"calls of {names[stop.account_id]}/{stop.endpoint or 'all endpoints'}",
+            f"stopped ({stop.reason}): {stop.detail}",
+            _REMEDIES[stop.reason].format(name=names[stop.account_id]),
+        )
+        for stop in stops
+        if stop.account_id in names
+    ]
 
 
 def _check_accounts(settings: Settings, accounts: list[Account] | None) -> list[Finding]:

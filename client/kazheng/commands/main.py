@@ -17,6 +17,7 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
         "up": _Entry("up", "Run everything on this machine until Ctrl-C."),
         "down": _Entry("up", "Stop what `kazheng up` runs."),
         "status": _Entry("up", "Show what runs here."),
+        "quotas": _Entry("quotas", "Show what each account may still do, and who waits for it."),
         "doctor": _Entry("doctor", "Find out what is wrong, and what to do."),
     },
     "Use it": {

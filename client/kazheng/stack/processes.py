@@ -25,7 +25,9 @@ from shared.settings import Settings
 # these lean on. The number becomes supervisord's priority, which stops the highest first and equals together.
 _STOPS_LAST, _DATABASE_CLIENT, _SANDBOX, _FLOWER, _WORKERS, _BEAT, _API = range(1, 8)
 
-_WORKER_QUEUES = (QueueName.INTERACTIVE, QueueName.BULK)
+# Each lane has workers of its own: jobs that wait for their turn in bulk hold no thread that a person needs.
+_INTERACTIVE_QUEUES = (QueueName.INTERACTIVE,)
+_BULK_QUEUES = (QueueName.BULK,)
 _MAINTENANCE_QUEUES = (QueueName.WEBHOOKS, QueueName.MAINTENANCE)
 
 
@@ -110,7 +112,8 @@ def table(
             stop_seconds=40,
         ),
         # The sandbox first: jobs left from the last time would spend attempts on a closed door.
-        _worker(settings, "worker", "worker", settings.worker_threads, _WORKER_QUEUES, servers | {"sandbox"}),
+        _worker(settings, "worker", "worker", settings.worker_threads, _INTERACTIVE_QUEUES, servers | {"sandbox"}),
+        _worker(settings, "bulk", "bulk worker", settings.worker_threads, _BULK_QUEUES, servers | {"sandbox"}),
         _worker(settings, "maintenance", "maintenance worker", 4, _MAINTENANCE_QUEUES, servers),
         Process(
             name="beat",
