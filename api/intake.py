@@ -22,7 +22,8 @@ from api.images import ImageHeader, check_size, read_header
 from shared.clock import Clock
 from shared.database.engine import transaction
 from shared.database.idempotency import KeyUse, bind_key, drop_key, take_key
-from shared.database.jobs import Job, NewJob, get_job, insert_job, remember_first_message
+from shared.database.jobs import Job, NewJob, get_job, insert_job
+from shared.database.lines import remember_first_message
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import (
     DatabaseUnavailableError,

@@ -1,5 +1,6 @@
 """From rows to the bodies of answers."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,20 +19,38 @@ from api.schemas import (
     TimingsView,
 )
 from shared.database.jobs import Job
+from shared.database.tables import NO_BATCH
 from shared.domain.documents import DocumentType
-from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus
+from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, WaitingOn
+from shared.limits.outlook import Outlook
 
 _RESULT_COLUMNS = ("fields", "checks", "image", "provider", "account", "upstream_log_id")
 
 
-def present_job(job: Job, *, result: dict[str, Any] | None = None, position: int | None = None) -> JobView:
+@dataclass(frozen=True)
+class Place:
+    """Where a queued job stands in its line, from 1 (None: too far behind to count), and when it may start."""
+
+    position: int | None
+    starts_at: datetime | None
+
+
+def present_job(
+    job: Job,
+    *,
+    result: dict[str, Any] | None = None,
+    place: Place | None = None,
+    outlook: Outlook | None = None,
+) -> JobView:
     """A job as clients see it.
 
     Args:
         result: its row of `results`, if it has one.
-        position: its place in the queue, from 1; None leaves it open.
+        place: its place in line, if that was looked up.
+        outlook: how its line moves, if that was looked up.
     """
     is_queued = job.status is JobStatus.QUEUED
+    waiting_on, not_before = _waits(job, place, outlook)
     return JobView(
         id=job.id,
         object="job",
@@ -39,12 +58,16 @@ def present_job(job: Job, *, result: dict[str, Any] | None = None, position: int
         options=job.options,
         lane=job.lane,
         status=job.status,
-        waiting_on=job.waiting_on,
-        not_before=job.not_before,
-        queue=QueueView(position=position, estimated_start_at=None) if is_queued else None,
+        waiting_on=waiting_on,
+        not_before=not_before,
+        queue=QueueView(
+            position=place.position if place else None, estimated_start_at=place.starts_at if place else None
+        )
+        if is_queued
+        else None,
         client_reference_id=job.client_reference_id,
         metadata=job.metadata,
-        batch_id=None,
+        batch_id=None if job.batch_id == NO_BATCH else job.batch_id,
         attempts=job.calls,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -112,6 +135,16 @@ def job_path(job_id: str) -> str:
 def to_json(view: BaseModel) -> str:
     """A body as JSON. What was left out when it was made (`polygon`, `raw`) is not mentioned."""
     return view.model_dump_json(exclude_unset=True)
+
+
+def _waits(job: Job, place: Place | None, outlook: Outlook | None) -> tuple[WaitingOn | None, datetime | None]:
+    """What a job waits for, and until when. What holds up a whole endpoint is not written into each of its jobs."""
+    if job.status is not JobStatus.QUEUED or job.not_before is not None or outlook is None:
+        return job.waiting_on, job.not_before
+    if outlook.waiting_on is not None:
+        return outlook.waiting_on, outlook.reopens_at
+    is_first = place is not None and place.position == 1
+    return (WaitingOn.WORKER if is_first else WaitingOn.UPSTREAM_QPS), None
 
 
 def _present_error(job: Job) -> JobErrorView | None:

@@ -35,6 +35,7 @@ from shared.domain.errors import (
     InvalidRequestError,
     JobNotCancelableError,
     KazhengError,
+    LimiterAwayError,
     NotFoundError,
     ProviderError,
     ResultNotAvailableError,
@@ -71,6 +72,7 @@ STATUSES: dict[type[KazhengError], HTTPStatus] = {
     IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyInProgressError: HTTPStatus.CONFLICT,
     DatabaseUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    LimiterAwayError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageFullError: HTTPStatus.INSUFFICIENT_STORAGE,
     ImageLostError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -82,6 +84,7 @@ STATUSES: dict[type[KazhengError], HTTPStatus] = {
 RETRY_AFTER_SECONDS: dict[type[KazhengError], int] = {
     IdempotencyInProgressError: 1,
     DatabaseUnavailableError: 2,
+    LimiterAwayError: 2,
     StorageUnavailableError: 2,
     StorageFullError: 60,
 }

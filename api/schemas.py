@@ -386,3 +386,4 @@ class Readiness(Contract):
     status: Literal["ready", "not_ready"]
     failing: list[str]
     checks: dict[str, str] | None = Field(None, description="Every part, with `?verbose`.")
+    warnings: list[str] | None = Field(None, description="What needs the operator but stops no request.")

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from api.intake import Intake
+from api.outlooks import Outlooks
 from api.waiting import FinalWatch
 from shared.clock import Clock, utc_now
 from shared.database.engine import make_engine
@@ -38,6 +39,7 @@ class Services:
     redis: Redis
     intake: Intake
     final_watch: FinalWatch
+    outlooks: Outlooks
     clock: Clock
 
     def announce_final(self, job_id: str) -> None:
@@ -71,13 +73,15 @@ def build_services(settings: Settings, clock: Clock = utc_now) -> Services:
         policy=OutboundPolicy(settings.outbound_allowed_networks, allow_http=settings.outbound_allow_http),
         clock=clock,
     )
+    redis = connect(settings)
     return Services(
         settings=settings,
         engine=engine,
         store=store,
-        redis=connect(settings),
+        redis=redis,
         intake=intake,
         final_watch=FinalWatch(engine, lambda: connect(settings), capacity=settings.api_poll_threads),
+        outlooks=Outlooks(engine, redis, settings),
         clock=clock,
     )
 

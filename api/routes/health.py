@@ -35,6 +35,7 @@ def read_readiness() -> Response:
         status="not_ready" if failing else "ready",
         failing=failing,
         checks=None if query.verbose is None else checks,
+        warnings=None if query.verbose is None else _warnings(),
     )
     status = HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK
     return Response(body.model_dump_json(exclude_none=True), status, content_type="application/json")
@@ -44,6 +45,20 @@ def read_metrics() -> Response:
     """What Prometheus reads, of all processes of this machine."""
     validate_query(NoQuery, request.args)
     return Response(render_metrics(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _warnings() -> list[str]:
+    """Endpoints that are not called: jobs for them are accepted, and wait."""
+    try:
+        states = services().outlooks.states()
+    except (UnavailableError, RedisError):
+        return []
+    return [
+        f"{state.account}/{state.endpoint} is stopped since {state.stop.since.isoformat(timespec='seconds')}:"
+        f" {state.stop.reason}, {state.stop.detail}"
+        for state in states
+        if state.stop is not None and state.state != "paused"
+    ]
 
 
 def _check_database() -> str:

@@ -1,16 +1,15 @@
 """`/v1/jobs`: submit, read, list, cancel, erase."""
 
+import math
 import re
 from http import HTTPStatus
-from typing import Any
 
 from flask import Response, request
-from sqlalchemy import Connection
 
 from api.auth import current_client
 from api.bodies import read_submission
 from api.operations import Answer, Body, Operation, Parameter
-from api.presenting import job_path, present_job, to_json
+from api.presenting import Place, job_path, present_job, to_json
 from api.schemas import (
     MAX_WAIT_SECONDS,
     JobFields,
@@ -27,6 +26,7 @@ from api.validation import validate_query
 from shared.database import jobs as rows
 from shared.database.engine import transaction
 from shared.database.jobs import Job, JobFilter
+from shared.database.lines import FURTHEST_POSITION, count_ahead
 from shared.domain.errors import (
     FieldError,
     IdempotencyInProgressError,
@@ -50,7 +50,7 @@ from shared.domain.errors import (
 )
 from shared.domain.job import JobStatus
 
-RETRY_AFTER_SECONDS = 1
+LONGEST_RETRY_AFTER_SECONDS = 60
 _NO_JOB = "There is no such job."
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _PREFER_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
@@ -159,25 +159,45 @@ def _answer_job(job: Job, status: HTTPStatus = HTTPStatus.OK) -> Response:
 
     The tag is weak: the place in the queue changes without a new revision.
     """
-    with transaction(services().engine) as connection:
-        result, position = _details(connection, job)
-    body = present_job(job, result=result, position=position)
+    body, place = show_job(job)
     answer = Response(to_json(body), status, content_type="application/json")
     answer.set_etag(str(job.revision), weak=True)
     answer.headers["Cache-Control"] = "private, no-cache"
     if not job.status.is_final:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        answer.headers["Retry-After"] = str(retry_after(job, place))
     if request.method == "GET":
         answer.make_conditional(request)
     return answer
 
 
-def _details(connection: Connection, job: Job) -> tuple[dict[str, Any] | None, int | None]:
+def show_job(job: Job) -> tuple[JobView, Place | None]:
+    """A job with its result, or with its place in line."""
     if job.status is JobStatus.SUCCEEDED and job.erased_at is None:
-        return rows.get_results(connection, [job.id]).get(job.id), None
-    if job.status is JobStatus.QUEUED:
-        return None, rows.count_ahead(connection, job) + 1
-    return None, None
+        with transaction(services().engine) as connection:
+            return present_job(job, result=rows.get_results(connection, [job.id]).get(job.id)), None
+    if job.status is not JobStatus.QUEUED:
+        return present_job(job), None
+    with transaction(services().engine) as connection:
+        ahead = count_ahead(connection, job)
+    outlook = services().outlooks.outlook(job.endpoint)
+    position = ahead + 1 if ahead < FURTHEST_POSITION else None
+    starts_at = None
+    if outlook is not None and position is not None:
+        starts_at = outlook.starts_at(position, services().clock())
+    if starts_at is not None and job.not_before is not None:
+        starts_at = max(starts_at, job.not_before)
+    place = Place(position, starts_at)
+    return present_job(job, place=place, outlook=outlook), place
+
+
+def retry_after(job: Job, place: Place | None) -> int:
+    """Seconds after which it is worth asking again: soon for a job under way, by its place for one in line."""
+    if job.status is not JobStatus.QUEUED or place is None:
+        return 1
+    if place.starts_at is None:
+        return LONGEST_RETRY_AFTER_SECONDS
+    seconds = (place.starts_at - services().clock()).total_seconds()
+    return min(LONGEST_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds)))
 
 
 def _idempotency_key() -> str | None:

@@ -6,9 +6,9 @@ from flask import Response, request
 
 from api.images import CONTENT_TYPES
 from api.operations import Answer, Operation
-from api.presenting import present_job, present_result, to_json
+from api.presenting import present_result, to_json
 from api.problems import JobWithoutResultError
-from api.routes.jobs import RETRY_AFTER_SECONDS, find_job
+from api.routes.jobs import find_job, retry_after, show_job
 from api.schemas import JobErrorCodeView, JobView, NoQuery, ResultQuery, ResultView
 from api.services import services
 from api.validation import validate_query
@@ -33,8 +33,9 @@ def read_result(job_id: str) -> Response:
     if job.erased_at is not None:
         raise ErasedError(_ERASED)
     if not job.status.is_final:
-        waiting = Response(to_json(present_job(job)), HTTPStatus.ACCEPTED, content_type="application/json")
-        waiting.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        body, place = show_job(job)
+        waiting = Response(to_json(body), HTTPStatus.ACCEPTED, content_type="application/json")
+        waiting.headers["Retry-After"] = str(retry_after(job, place))
         return waiting
     if job.status is not JobStatus.SUCCEEDED:
         code = job.error_code or job.status
@@ -43,8 +44,8 @@ def read_result(job_id: str) -> Response:
         row = get_result(connection, job_id)
     if row is None:  # erased since the job was read
         raise ErasedError(_ERASED)
-    body = present_result(row, geometry="geometry" in query.include, raw="raw" in query.include)
-    return Response(to_json(body), content_type="application/json")
+    view = present_result(row, geometry="geometry" in query.include, raw="raw" in query.include)
+    return Response(to_json(view), content_type="application/json")
 
 
 def read_image(job_id: str) -> Response:
