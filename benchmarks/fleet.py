@@ -1,6 +1,8 @@
 """Kazheng's own workers before the scripted sandbox: as many processes as asked for, on embedded servers."""
 
+import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from shared.database.accounts import save_account, set_quota
 from shared.database.clients import create_key, find_client
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import upgrade
+from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.quota import Billing, Quota
 from shared.limits.connection import connect
 from shared.settings import Settings
@@ -32,9 +35,9 @@ from shared.storage import make_store
 
 ENDPOINT = "bankcard"
 _QUEUED = text(
-    "INSERT INTO jobs (id, client_id, document_type, endpoint, options, lane, status, waiting_on, image_key, image_sha256,"
-    " image_bytes, image_format, image_width, image_height, created_at)"
-    " SELECT :prefix || lpad(n::text, 20, '0'), :client_id, 'bank_card', 'bankcard', '{}', :lane, 'queued', 'worker',"
+    "INSERT INTO jobs (id, client_id, document_type, endpoint, options, lane, status, waiting_on, image_key,"
+    " image_sha256, image_bytes, image_format, image_width, image_height, created_at)"
+    " SELECT :prefix || lpad(n::text, 20, '0'), :client_id, 'bank_card', 'bankcard', CAST(:options AS jsonb), :lane, 'queued', 'worker',"
     " :key, :sha256, :size, 'JPEG', 800, 500, now() FROM generate_series(1, :jobs) AS n"
 )
 
@@ -72,8 +75,6 @@ class Fleet:
 
     def queue(self, jobs: int, lane: str = "bulk") -> None:
         """Queue jobs for the benchmark's picture."""
-        import hashlib  # noqa: PLC0415
-
         store, key = make_store(self.settings), "bench/picture"
         store.put(key, self.image)
         with transaction(self.engine) as connection:
@@ -82,6 +83,7 @@ class Fleet:
                 {
                     "prefix": f"job_{utc_now():%H%M%S%f}"[:14],
                     "client_id": self.client_id,
+                    "options": json.dumps(DOCUMENT_TYPES["bank_card"].validate_options({})),
                     "lane": lane,
                     "key": key,
                     "sha256": hashlib.sha256(self.image).hexdigest(),
@@ -116,7 +118,7 @@ class Fleet:
     def finished(self) -> int:
         """Jobs that have succeeded."""
         with transaction(self.engine) as connection:
-            return connection.execute(text("SELECT count(*) FROM jobs WHERE status = 'succeeded'")).scalar_one()
+            return int(connection.execute(text("SELECT count(*) FROM jobs WHERE status = 'succeeded'")).scalar_one())
 
     def waits(self, since: float, lane: str = "bulk") -> list[float]:
         """Seconds from asking for a permit to sending the call, of calls begun since a moment."""

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 _ROUND_TRIPS = 100
 _ENOUGH = 30
 _LATENESSES = 200
+_NEARLY_ALL = 0.96
 _FORGET_SECONDS = 600
 _SHARE_SECONDS = 2.0
 _LEAST_LATENESS = 0.002
@@ -80,7 +81,7 @@ class SpreadMeter:
             self._lateness.append(max(0.0, seconds))
             if len(self._lateness) >= _ENOUGH:
                 ordered = sorted(self._lateness)
-                nearly_all = ordered[int(len(ordered) * 0.98)]
+                nearly_all = ordered[int(len(ordered) * 0.995)]
                 self._latest = min(max(_LEAST_LATENESS, nearly_all), max(_LEAST_LATENESS, self._initial))
 
     def latest(self) -> float:
@@ -138,5 +139,5 @@ def margin_of(told: Mapping[str, str], initial_seconds: float) -> float:
     if len(trips) < _ENOUGH:
         return initial_seconds
     trips.sort()
-    longest = trips[-1 - len(trips) // _ROUND_TRIPS]
+    longest = trips[int((len(trips) - 1) * _NEARLY_ALL)]
     return min(_LARGEST_MARGIN, longest - trips[0] + latest)
