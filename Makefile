@@ -37,9 +37,12 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install  ## print the figures of docs/benchmarks.md
+bench: install  ## print the figures of docs/benchmarks.md, but for the quota's
 	$(BIN)/python -m benchmarks.intake
 	$(BIN)/python -m benchmarks.latency
+
+bench-quota: install  ## the quota: used and refused, beside others; about 40 minutes
+	$(BIN)/python -m benchmarks.quota
 
 lock:  ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
@@ -48,4 +51,4 @@ lock:  ## pin the dependencies anew (needs uv)
 clean:  ## remove the environment and all local data
 	rm -rf $(VENV) .kazheng build *.egg-info
 
-.PHONY: help install run demo test check format bench lock clean
+.PHONY: help install run demo test check format bench bench-quota lock clean

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ ENDPOINT = "bankcard"
 _QUEUED = text(
     "INSERT INTO jobs (id, client_id, document_type, endpoint, options, lane, status, waiting_on, image_key,"
     " image_sha256, image_bytes, image_format, image_width, image_height, created_at)"
-    " SELECT :prefix || lpad(n::text, 20, '0'), :client_id, 'bank_card', 'bankcard', CAST(:options AS jsonb), :lane, 'queued', 'worker',"
+    " SELECT :prefix || lpad(n::text, 20, '0'), :client_id, 'bank_card', 'bankcard', CAST(:options AS jsonb), :lane,"
+    " 'queued', 'worker',"
     " :key, :sha256, :size, 'JPEG', 800, 500, now() FROM generate_series(1, :jobs) AS n"
 )
 
@@ -75,13 +77,22 @@ class Fleet:
 
     def queue(self, jobs: int, lane: str = "bulk") -> None:
         """Queue jobs for the benchmark's picture."""
+        self._insert(lane, f"job_{utc_now():%H%M%S%f}", jobs)
+
+    def queue_one(self, lane: str) -> str:
+        """Queue one job; its id."""
+        prefix = f"job_{uuid.uuid4().hex[:16]}"
+        self._insert(lane, prefix, 1)
+        return f"{prefix}{1:020d}"
+
+    def _insert(self, lane: str, prefix: str, jobs: int) -> None:
         store, key = make_store(self.settings), "bench/picture"
         store.put(key, self.image)
         with transaction(self.engine) as connection:
             connection.execute(
                 _QUEUED,
                 {
-                    "prefix": f"job_{utc_now():%H%M%S%f}"[:14],
+                    "prefix": prefix,
                     "client_id": self.client_id,
                     "options": json.dumps(DOCUMENT_TYPES["bank_card"].validate_options({})),
                     "lane": lane,
@@ -128,6 +139,16 @@ class Fleet:
         )
         with transaction(self.engine) as connection:
             return [wait / 1000 for wait in connection.execute(statement, {"lane": lane, "since": since}).scalars()]
+
+    def waits_from_acceptance(self, since: float, lane: str) -> list[float]:
+        """Seconds from the job's row to its call being sent, of jobs accepted since a moment."""
+        statement = text(
+            "SELECT extract(epoch FROM attempts.started_at - jobs.created_at) FROM attempts"
+            " JOIN jobs ON jobs.id = attempts.job_id WHERE lane = :lane AND outcome IS NOT NULL"
+            " AND extract(epoch FROM jobs.created_at) >= :since"
+        )
+        with transaction(self.engine) as connection:
+            return [float(wait) for wait in connection.execute(statement, {"lane": lane, "since": since}).scalars()]
 
 
 def make_picture(size_bytes: int = 45_000) -> bytes:

@@ -31,7 +31,7 @@ class ScriptedSandbox:
         self._ask("POST", "faults", json=list(faults))
 
     def reset(self) -> None:
-        """Forget counts and windows."""
+        """Count from zero; windows go on."""
         self._ask("POST", "reset")
 
     def _ask(self, method: str, action: str, **given: Any) -> Any:

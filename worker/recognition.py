@@ -292,7 +292,7 @@ class RecognitionService:
             "account_id": permit.account_id,
             "quota_day": permit.quota_day,
             "throttle_ms": round(permit.waited_seconds * 1000),
-            "started_at": now,
+            "started_at": now + timedelta(seconds=max(0.0, permit.instant - time.monotonic())),
         }
         with transaction(self._engine) as connection:
             if number is not None:

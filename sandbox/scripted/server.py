@@ -107,10 +107,11 @@ class ScriptedServer:
         if code:
             self.state.usage_of(account, endpoint).refused[str(code)] += 1
             return _error(code)
+        window = self.state.usage_of(account, endpoint).window
         try:
             return await self._work(request, account, endpoint, content)
         finally:
-            self.state.leave(account, endpoint)
+            self.state.leave(window)
 
     def _refusal(self, account: ScriptedAccount, endpoint: str) -> int:
         if account.endpoints is not None and endpoint not in account.endpoints:

@@ -23,6 +23,7 @@ class Usage:
 
     window: Window
     accepted: int = 0
+    total: int = 0
     today: int = 0
     day: date | None = None
     refused: Counter[str] = field(default_factory=Counter)
@@ -44,6 +45,7 @@ class State:
         self.script = script
         self.random = random.Random(script.seed)  # noqa: S311 - a benchmark is to be repeatable
         self.accounts = {account.api_key: account for account in script.accounts}
+        self.usage: dict[tuple[str, str], Usage] = {}
         self.reset()
 
     def set_faults(self, faults: tuple[ScriptedFault, ...]) -> None:
@@ -53,11 +55,12 @@ class State:
         self._revoked: set[int] = set()
 
     def reset(self) -> None:
-        """Forget counts and windows."""
+        """Count from zero; windows, days and totals go on."""
         self.began = time.monotonic()
         self.arrivals = 0
         self.log: deque[tuple[float, str, str, int]] = deque(maxlen=_REMEMBERED_CALLS)
-        self.usage: dict[tuple[str, str], Usage] = {}
+        for usage in self.usage.values():
+            usage.accepted, usage.refused, usage.faults = 0, Counter(), Counter()
         self.most_in_flight = self.in_flight
         self._revoked = set()
 
@@ -91,20 +94,21 @@ class State:
             usage.day, usage.today = today, 0
         if account.day_limit is not None and usage.today >= account.day_limit:
             return 17
-        if account.total_limit is not None and usage.accepted >= account.total_limit:
+        if account.total_limit is not None and usage.total >= account.total_limit:
             return 19
         if not usage.window.admit(time.monotonic()):
             return 18
         usage.accepted += 1
+        usage.total += 1
         usage.today += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         return 0
 
-    def leave(self, account: ScriptedAccount, endpoint: str) -> None:
-        """A call that was taken is over."""
-        self.in_flight = max(0, self.in_flight - 1)
-        self.usage_of(account, endpoint).window.leave()
+    def leave(self, window: Window) -> None:
+        """A call that this window took is over."""
+        self.in_flight -= 1
+        window.leave()
 
     def usage_of(self, account: ScriptedAccount, endpoint: str) -> Usage:
         """Calls of an account at an endpoint."""
