@@ -10,7 +10,7 @@ from api.openapi import document_json
 from api.operations import Operation, register_operations
 from api.problems import register_problems
 from api.request_log import register_request_log
-from api.routes import document_types, documentation, health, jobs, quotas, results
+from api.routes import document_types, documentation, health, jobs, quotas, results, usage
 from api.services import Services, build_services, install_services
 from shared.images import load_formats
 from shared.settings import Settings
@@ -20,6 +20,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *results.OPERATIONS,
     *document_types.OPERATIONS,
     *quotas.OPERATIONS,
+    *usage.OPERATIONS,
     *health.OPERATIONS,
     *documentation.OPERATIONS,
 )

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.domain.prices import DEFAULT_PRICES, make_prices
 from shared.domain.quota import Billing
 
 GENERATED_FILE = "generated.env"
@@ -107,6 +108,9 @@ class Settings(BaseSettings):
     )
     baidu_billing: Billing = Field(Billing.FREE, description="how the account is paid: free, pack or postpaid")
     baidu_qps: float = Field(2.0, gt=0, le=1000, description="calls a second and endpoint the account may make")
+    prices: dict[str, list[tuple[int, float]]] = Field(
+        DEFAULT_PRICES, description="CNY a call by endpoint, in tiers of calls a month, as JSON; * for all others"
+    )
 
     # Sandbox
     sandbox_host: str = Field("127.0.0.1", description="address the sandbox listens on")
@@ -137,6 +141,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("prices")
+    @classmethod
+    def _are_prices(cls, value: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+        make_prices(value)
+        return value
 
     @field_validator("secret_key")
     @classmethod

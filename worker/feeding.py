@@ -10,6 +10,7 @@ Every worker process feeds; a lock in Redis lets one at a time. Two at once woul
 
 import math
 import threading
+import time
 
 import structlog
 from redis import Redis
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 FEED_SECONDS = 0.25
 _MOST_UNPARKED = 500
+# A worker process that has not been heard of for so long is dead.
+_ALIVE_SECONDS = 10
 # How many seconds of calls wait in the broker, and how many more at least. People's jobs are sent when they come; what
 # is fed of theirs was put back in line.
 _WINDOWS = {Lane.INTERACTIVE: (0.5, 2), Lane.BULK: (1.5, 4)}
@@ -41,19 +44,24 @@ class Feeder:
     """Sends what is ready. Safe to run in many processes."""
 
     def __init__(
-        self, *, engine: Engine, redis: Redis, publisher: Publisher, accounts: AccountPool, clock: Clock
+        self, *, engine: Engine, redis: Redis, publisher: Publisher, accounts: AccountPool, worker: str, clock: Clock
     ) -> None:
-        """Take its parts."""
+        """Take its parts; `worker` is the name under which this process claims jobs."""
         self._engine = engine
         self._redis = redis
         self._publisher = publisher
         self._accounts = accounts
+        self._worker = worker
         self._clock = clock
 
     def run(self, stopping: threading.Event) -> None:
         """Feed, a few times a second, until told to stop."""
+        told_at = float("-inf")
         while not stopping.wait(FEED_SECONDS):
             try:
+                if time.monotonic() - told_at > _ALIVE_SECONDS / 5:
+                    told_at = time.monotonic()
+                    self.tell_alive()
                 if self._redis.set(keys.FEEDING, "1", nx=True, px=int(FEED_SECONDS * 900)):
                     self.feed()
             except (RedisError, DatabaseUnavailableError) as error:
@@ -63,6 +71,14 @@ class Feeder:
                 # A thread that ends here would stop the lines for good.
                 log.exception("feeding_failed")
                 stopping.wait(5.0)
+
+    def tell_alive(self) -> None:
+        """Let the others know that this process lives, and so do its claims.
+
+        Raises:
+            RedisError: Redis is away.
+        """
+        self._redis.zadd(keys.WORKERS, {self._worker: self._redis.time()[0]})
 
     def feed(self) -> int:
         """Send what may be sent now; how many.
@@ -78,13 +94,18 @@ class Feeder:
             ready = find_ready(connection, _ENDPOINTS)
             if not ready:
                 return 0
-            outstanding = count_outstanding(connection)
+            outstanding = count_outstanding(connection, self._live_workers())
         fed = 0
         for endpoint, lane in ready:
             room = self._room(endpoint, lane, outstanding.get((endpoint, lane), 0))
             if room > 0:
                 fed += self._send(endpoint, lane, room)
         return fed
+
+    def _live_workers(self) -> list[str]:
+        since = self._redis.time()[0] - _ALIVE_SECONDS
+        self._redis.zremrangebyscore(keys.WORKERS, "-inf", f"({since - 3600}")
+        return [str(worker) for worker in self._redis.zrangebyscore(keys.WORKERS, since, "+inf")]
 
     def _room(self, endpoint: str, lane: Lane, outstanding: int) -> int:
         """How many more jobs of an endpoint may wait for a permit in the broker and the workers."""

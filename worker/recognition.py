@@ -137,6 +137,11 @@ class RecognitionService:
         except (LimiterUnavailableError, UnavailableError) as error:
             log.warning("attempt_interrupted", job_id=job_id, error=type(error).__name__)
             self._settlement.release(claimed, WaitingOn.WORKER, self._clock() + _SOON)
+        except Exception as error:
+            # A defect of ours must not hold the job until its lease is over, nor try it for ever.
+            log.exception("attempt_broke", job_id=job_id)
+            broken = ProviderError(FailureKind.RETRY_SOON, f"a defect: {type(error).__name__}", called=False)
+            self._settlement.fail_attempt(claimed, None, broken)
 
     def _claim(self, job_id: str) -> Claimed | None:
         now = self._clock()

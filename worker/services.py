@@ -59,9 +59,10 @@ def build_services(settings: Settings) -> Services:
     engine = make_engine(settings, application="kazheng-worker", pool_size=min(10, settings.worker_threads))
     redis = connect(settings)
     policy = RetryPolicy(max_attempts=settings.max_attempts)
+    process = f"{socket.gethostname()}:{os.getpid()}"
     spread = SpreadMeter(
         redis,
-        process=f"{socket.gethostname()}:{os.getpid()}",
+        process=process,
         initial_seconds=settings.permit_jitter_seconds,
         probe_seconds=settings.network_probe_seconds,
     )
@@ -93,13 +94,13 @@ def build_services(settings: Settings) -> Services:
         policy=policy,
         lease=settings.lease,
         permit_wait=timedelta(seconds=settings.permit_wait_seconds),
-        worker=socket.gethostname(),
+        worker=process,
         stopping=stopping,
         clock=utc_now,
         zone=settings.quota_zone,
     )
     recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, clock=utc_now)
-    feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, clock=utc_now)
+    feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=utc_now)
     return Services(recognition, recovery, feeder, stopping)
 
 

@@ -68,12 +68,18 @@ def count_queued(connection: Connection) -> dict[tuple[str, Lane], int]:
     return {(endpoint, Lane(lane)): count for endpoint, lane, count in connection.execute(statement)}
 
 
-def count_outstanding(connection: Connection) -> dict[tuple[str, Lane], int]:
-    """Jobs by endpoint and lane that were sent and are not finished; few, for feeding keeps them so."""
+def count_outstanding(connection: Connection, live_workers: Sequence[str]) -> dict[tuple[str, Lane], int]:
+    """Jobs by endpoint and lane that were sent and are not finished; few, for feeding keeps them so.
+
+    Args:
+        live_workers: claims of others are not counted: a dead worker's would hold up the line until they run out.
+    """
     sent = select(jobs.c.endpoint, jobs.c.lane).where(
         jobs.c.status == JobStatus.QUEUED, jobs.c.published_at.is_not(None)
     )
-    processing = select(jobs.c.endpoint, jobs.c.lane).where(jobs.c.status == JobStatus.PROCESSING)
+    processing = select(jobs.c.endpoint, jobs.c.lane).where(
+        jobs.c.status == JobStatus.PROCESSING, jobs.c.claimed_by.in_(live_workers)
+    )
     both = sent.union_all(processing).subquery()
     statement = select(both.c.endpoint, both.c.lane, func.count()).group_by(both.c.endpoint, both.c.lane)
     return {(endpoint, Lane(lane)): count for endpoint, lane, count in connection.execute(statement)}

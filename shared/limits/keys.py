@@ -70,6 +70,9 @@ def feed_turns(lane: str, endpoint: str) -> str:
     return f"kz:feed:{lane}:{endpoint}"
 
 
+WORKERS = "kz:workers"
+"""Worker processes, by when each was last alive, s."""
+
 FEEDING = "kz:feeding"
 """Held by the one process that feeds the queues at the moment."""
 

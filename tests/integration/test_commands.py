@@ -281,8 +281,8 @@ class TestAccounts:
             (("second", "--qps", "3"), "--endpoint"),  # of which endpoint?
             (("second", "--endpoint", "idcard"), "--qps"),
             (("second", "--endpoint", "idcard", "--qps", "0"), "--qps"),
-            (("second", "--endpoint", "idcard", "--day-limit", "many"), "calls a day"),
-            (("second", "--endpoint", "idcard", "--day-limit", "-1"), "calls a day"),
+            (("second", "--endpoint", "idcard", "--day-limit", "many"), "--day-limit"),
+            (("second", "--endpoint", "idcard", "--day-limit", "-1"), "--day-limit"),
             (("second", "--endpoint", "nowhere", "--qps", "1"), "nowhere"),
             (("second", "--base-url", "ocr.test"), "https://"),
             (("second", "--api-key", "key-3"), "--secret-stdin"),  # a new key has a new secret

@@ -35,7 +35,12 @@ class Feeding:
         self.account_id = make_account(engine, settings, "http://provider.invalid", qps=2)
         self.accounts = AccountPool(engine, settings.require_secret_key(), clock=self.clock)
         self.feeder = Feeder(
-            engine=engine, redis=redis, publisher=Publisher(settings), accounts=self.accounts, clock=self.clock
+            engine=engine,
+            redis=redis,
+            publisher=Publisher(settings),
+            accounts=self.accounts,
+            worker="alive:1",
+            clock=self.clock,
         )
 
     def job(self, client_id: str | None = None, **changes: Any) -> str:
@@ -79,6 +84,18 @@ def test_the_broker_holds_a_window_however_many_jobs_wait(feeding: Feeding) -> N
     assert fed == [7, 0, 0]
     assert feeding.sent() == 7
     assert [row.id for row in feeding.published()] == ids[:7]
+
+
+@pytest.mark.parametrize(("worker", "fed"), [("alive:1", 0), ("dead:1", 7)])
+def test_claims_of_a_dead_worker_do_not_hold_up_the_line(feeding: Feeding, worker: str, fed: int) -> None:
+    for _ in range(20):
+        feeding.job()
+    feeding.feeder.feed()
+    feeding.feeder.tell_alive()
+    for row in feeding.published():
+        feeding.set(row.id, status="processing", claim_token="t", claimed_by=worker, published_at=None)
+
+    assert feeding.feeder.feed() == fed
 
 
 def test_calls_in_flight_make_room_for_those_that_follow(feeding: Feeding) -> None:

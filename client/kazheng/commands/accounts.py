@@ -18,26 +18,30 @@ from kazheng.commands.migrate import PROVIDER
 from shared.database.accounts import Account, list_accounts, save_account, set_paused, set_quota
 from shared.database.engine import make_engine, transaction
 from shared.domain.documents import DOCUMENT_TYPES
-from shared.domain.quota import Quota
+from shared.domain.quota import Billing, Quota
 from shared.settings import Settings
 
 _ENDPOINTS = sorted({document.endpoint for document in DOCUMENT_TYPES.values()})
 _QPS = click.FloatRange(0, 1000, min_open=True)
 _NO_LIMIT = "none"
+# What the columns hold: four bytes, and two.
+_MANY, _FEW = 2**31 - 1, 2**15 - 1
 
 
-class _DayLimit(click.ParamType[int | str]):
-    """Calls a day, or `none`."""
+class _Limit(click.ParamType[int | str]):
+    """A number of calls, or `none`."""
 
     name = "calls|none"
+
+    def __init__(self, most: int) -> None:
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         if value == _NO_LIMIT:
             return _NO_LIMIT
         limit = str(value)
-        # What the column holds: four bytes.
-        if not (limit.isascii() and limit.isdigit() and int(limit) < 2**31):
-            self.fail("give a number of calls a day, or `none`", param, ctx)
+        if not (limit.isascii() and limit.isdigit() and int(limit) <= self._most):
+            self.fail(f"give a number of calls up to {self._most}, or `none`", param, ctx)
         return int(limit)
 
 
@@ -49,15 +53,24 @@ class _Changes:
     api_key: str | None
     secret: str | None
     default_qps: float | None
+    billing: str | None
     endpoint: str | None
     qps: float | None
     day_limit: int | str | None
+    total_limit: int | str | None
+    in_flight: int | str | None
     paused: bool | None
 
     @property
     def touches_account(self) -> bool:
         """Whether anything but a quota and the pause changes."""
-        return any(value is not None for value in (self.base_url, self.api_key, self.secret, self.default_qps))
+        values = (self.base_url, self.api_key, self.secret, self.default_qps, self.billing)
+        return any(value is not None for value in values)
+
+    @property
+    def touches_quota(self) -> bool:
+        """Whether what the account may do at an endpoint changes."""
+        return any(value is not None for value in (self.qps, self.day_limit, self.total_limit, self.in_flight))
 
 
 @click.group("accounts")
@@ -78,13 +91,27 @@ def list_all(*, as_json: bool) -> None:
     if not found:
         click.echo("There is no account yet. `kazheng migrate` makes the default one.")
         return
-    rows = Table("account", "state", "address", "API key", "endpoint", "calls/s", "calls/day", box=None, pad_edge=False)
+    titles = (
+        "account",
+        "state",
+        "billing",
+        "address",
+        "API key",
+        "endpoint",
+        "calls/s",
+        "a day",
+        "in all",
+        "in flight",
+    )
+    rows = Table(*titles, box=None, pad_edge=False)
     for account in found:
         state = Text("paused", "yellow") if account.paused else Text("in use", "green")
-        rows.add_row(account.name, state, account.base_url, account.api_key, "all", f"{account.default_qps:g}", "")
+        qps = f"{account.default_qps:g}"
+        rows.add_row(account.name, state, account.billing.value, account.base_url, account.api_key, "all", qps)
         for endpoint, quota in sorted(account.quotas.items()):
-            limit = "no limit" if quota.day_limit is None else str(quota.day_limit)
-            rows.add_row("", "", "", "", endpoint, f"{quota.qps:g}", limit)
+            limits = (quota.day_limit, quota.total_limit, quota.in_flight_limit)
+            shown = ("no limit" if limit is None else str(limit) for limit in limits)
+            rows.add_row("", "", "", "", "", endpoint, f"{quota.qps:g}", *shown)
     Console().print(rows)
 
 
@@ -94,9 +121,12 @@ def list_all(*, as_json: bool) -> None:
 @click.option("--api-key", help="The account's API Key (client id); a new one asks for its secret too.")
 @click.option("--secret-stdin", is_flag=True, help="Read the Secret Key from standard input, one line.")
 @click.option("--default-qps", type=_QPS, help="Calls a second at each endpoint without a quota of its own.")
-@click.option("--endpoint", type=click.Choice(_ENDPOINTS), help="Endpoint that --qps and --day-limit are for.")
+@click.option("--billing", type=click.Choice([*Billing]), help="Who pays: free ones are used first.")
+@click.option("--endpoint", type=click.Choice(_ENDPOINTS), help="Endpoint that the limits below are for.")
 @click.option("--qps", type=_QPS, help="Calls a second at the endpoint.")
-@click.option("--day-limit", type=_DayLimit(), help="Calls a day at the endpoint, by Beijing time.")
+@click.option("--day-limit", type=_Limit(_MANY), help="Calls a day at the endpoint, by Beijing time.")
+@click.option("--total-limit", type=_Limit(_MANY), help="Calls in all at the endpoint, since the account was made.")
+@click.option("--in-flight", type=_Limit(_FEW), help="Calls at a time, for a provider that counts those.")
 @click.option("--pause/--resume", "paused", default=None, help="Stop or go on using the account.")
 def set_one(name: str, *, secret_stdin: bool, **given: Any) -> None:
     """Make an account, or change one. What is not named stays.
@@ -136,11 +166,11 @@ def _read_secret() -> str:
 
 
 def _refuse_nonsense(changes: _Changes) -> None:
-    has_quota = changes.qps is not None or changes.day_limit is not None
+    has_quota = changes.touches_quota
     if has_quota and changes.endpoint is None:
-        raise click.UsageError(f"--qps and --day-limit need --endpoint: one of {', '.join(_ENDPOINTS)}.")
+        raise click.UsageError(f"Limits need --endpoint: one of {', '.join(_ENDPOINTS)}.")
     if changes.endpoint is not None and not has_quota:
-        raise click.UsageError("--endpoint needs --qps or --day-limit.")
+        raise click.UsageError("--endpoint needs --qps, --day-limit, --total-limit or --in-flight.")
     if changes.base_url is not None and not changes.base_url.startswith(("https://", "http://")):
         raise click.UsageError("--base-url begins with https:// (or http://).")
     if not (has_quota or changes.touches_account or changes.paused is not None):
@@ -171,7 +201,7 @@ def _account_values(changes: _Changes, known: Account | None, settings: Settings
         "base_url": changes.base_url or old[0],
         "api_key": changes.api_key or old[1],
         "default_qps": changes.default_qps or old[2] or settings.baidu_qps,
-        "billing": known.billing if known else settings.baidu_billing,
+        "billing": Billing(changes.billing or (known.billing if known else settings.baidu_billing)),
         "secret": secret,
         "secret_key": secret_key,
     }
@@ -180,10 +210,18 @@ def _account_values(changes: _Changes, known: Account | None, settings: Settings
 def _quota(changes: _Changes, known: Account | None, endpoint: str, settings: Settings) -> Quota:
     before = known.quota(endpoint) if known else Quota(settings.baidu_qps)
     default_qps = changes.default_qps if known is None or endpoint not in known.quotas else None
-    day_limit = before.day_limit
-    if changes.day_limit is not None:
-        day_limit = None if isinstance(changes.day_limit, str) else changes.day_limit
-    return Quota(qps=changes.qps or default_qps or before.qps, day_limit=day_limit)
+    return Quota(
+        qps=changes.qps or default_qps or before.qps,
+        day_limit=_limit(changes.day_limit, before.day_limit),
+        total_limit=_limit(changes.total_limit, before.total_limit),
+        in_flight_limit=_limit(changes.in_flight, before.in_flight_limit),
+    )
+
+
+def _limit(given: int | str | None, before: int | None) -> int | None:
+    if given is None:
+        return before
+    return None if isinstance(given, str) else given
 
 
 def _shown(account: Account) -> dict[str, Any]:
@@ -193,8 +231,9 @@ def _shown(account: Account) -> dict[str, Any]:
         "base_url": account.base_url,
         "api_key": account.api_key,
         "default_qps": account.default_qps,
+        "billing": account.billing.value,
         "paused": account.paused,
-        "quotas": {name: {"qps": q.qps, "day_limit": q.day_limit} for name, q in sorted(account.quotas.items())},
+        "quotas": {name: vars(quota) for name, quota in sorted(account.quotas.items())},
     }
 
 

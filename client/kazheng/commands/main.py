@@ -18,6 +18,7 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
         "down": _Entry("up", "Stop what `kazheng up` runs."),
         "status": _Entry("up", "Show what runs here."),
         "quotas": _Entry("quotas", "Show what each account may still do, and who waits for it."),
+        "usage": _Entry("usage", "Show how many calls were made, and what they cost."),
         "doctor": _Entry("doctor", "Find out what is wrong, and what to do."),
     },
     "Use it": {
