@@ -17,12 +17,13 @@ from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import JobErrorCode
 from shared.ids import is_id, new_id
 from shared.settings import Settings
-from tests.factories import make_client
+from tests.factories import make_account, make_client
 from tests.integration.api_tools import PICTURE, POLYGON, RAW, ApiBench, form, running_api
 
 
 @pytest.fixture
 def api(settings: Settings, engine: Engine, redis_client: Redis) -> Iterator[ApiBench]:
+    make_account(engine, settings, "http://provider.invalid")
     with running_api(settings, engine) as bench:
         yield bench
 

@@ -23,12 +23,13 @@ from kazheng.stack.valkey import free_port
 from shared.limits.connection import connect
 from shared.limits.keys import FINAL_CHANNEL
 from shared.settings import Settings
-from tests.factories import make_client, make_job, make_picture
+from tests.factories import make_account, make_client, make_job, make_picture
 from tests.integration.api_tools import ApiBench, running_api
 
 
 @pytest.fixture
 def api(settings: Settings, engine: Engine, redis_client: Redis) -> Iterator[ApiBench]:
+    make_account(engine, settings, "http://provider.invalid")
     with running_api(settings, engine) as bench:
         yield bench
 

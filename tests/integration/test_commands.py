@@ -262,7 +262,7 @@ class TestAccounts:
         assert seen == [quota for _, quota in steps]
         assert accounts_of(engine)["second"].quota("bankcard") == Quota(qps=5.0)
         assert json.loads(kazheng("accounts", "list", "--json").stdout)["quotas"] == {
-            "idcard": {"qps": 10.0, "day_limit": 0}
+            "idcard": {"qps": 10.0, "day_limit": 0, "total_limit": None, "in_flight_limit": None}
         }
 
     @pytest.mark.usefixtures("second")
