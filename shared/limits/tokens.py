@@ -1,7 +1,7 @@
 """The provider's access token, fetched once for all workers.
 
 Read from this process's memory for up to 30 s, then from Redis, then from the provider, by whoever holds the lock. A
-token is renewed while a tenth of its life is left; meanwhile everybody else goes on with the old one. A token the
+token is renewed in the background while a tenth of its life is left; meanwhile all go on with the old one. A token the
 provider refused is dropped only if it is still the one stored, so a late refusal can't throw away a newer token.
 
 The lock saves fetches, it does not guard the truth: two fetches are harmless, for an older token stays valid beside a
@@ -22,6 +22,7 @@ import structlog
 from cryptography.fernet import Fernet, InvalidToken
 from redis import Redis
 from redis.exceptions import LockError, RedisError
+from redis.lock import Lock
 
 from shared.domain.errors import ProviderError
 from shared.domain.retry import FailureKind
@@ -96,7 +97,7 @@ class TokenStore:
             if token is None or not token.is_valid(now):
                 token = self._fetch_once(account_id, fetch)
             elif token.is_old(now):
-                token = self._renew(account_id, token, fetch)
+                self._renew(account_id, fetch)
         except LockError as error:
             detail = "another worker is fetching the access token"
             raise ProviderError(FailureKind.RETRY_SOON, detail, called=False) from error
@@ -144,18 +145,23 @@ class TokenStore:
                 return token
             return self._fetch(account_id, fetch)
 
-    def _renew(self, account_id: str, token: Token, fetch: FetchToken) -> Token:
-        """Fetch the next token if nobody else does; the old one still works, so no failure matters."""
-        lock = self._redis.lock(keys.token_lock(account_id), timeout=_LOCK_SECONDS, blocking=False)
-        if not lock.acquire():
-            return token
+    def _renew(self, account_id: str, fetch: FetchToken) -> None:
+        """Fetch the next token if nobody else does, and let nobody wait for it: the old one still works."""
+        lock = self._redis.lock(keys.token_lock(account_id), timeout=_LOCK_SECONDS, blocking=False, thread_local=False)
+        if lock.acquire():
+            threading.Thread(
+                target=self._renew_under, args=(lock, account_id, fetch), name="token-renewal", daemon=True
+            ).start()
+
+    def _renew_under(self, lock: Lock, account_id: str, fetch: FetchToken) -> None:
         try:
-            return self._fetch(account_id, fetch)
+            self._remember(account_id, self._fetch(account_id, fetch))
         except ProviderError as error:
             log.warning("token_renewal_failed", account_id=account_id, kind=error.kind)
-            return token
+        except RedisError as error:
+            log.warning("token_renewal_failed", account_id=account_id, kind=type(error).__name__)
         finally:
-            with suppress(LockError):  # a slow fetch may outlast the lock
+            with suppress(LockError, RedisError):  # a slow fetch may outlast the lock
                 lock.release()
 
     def _fetch(self, account_id: str, fetch: FetchToken) -> Token:
@@ -174,6 +180,11 @@ class TokenStore:
         TOKEN_FETCHES.labels("fetched").inc()
         token = Token(value, now, now + life_seconds)
         log.info("token_fetched", account_id=account_id, life_seconds=life_seconds)
+        self._keep(account_id, token)
+        return token
+
+    def _keep(self, account_id: str, token: Token) -> None:
+        """Give it to all processes, unless one that lasts longer is there."""
         content = json.dumps({"value": token.value, "fetched_at": token.fetched_at, "expires_at": token.expires_at})
         self._store(
             keys=[keys.token(account_id)],
@@ -181,7 +192,6 @@ class TokenStore:
                 self._seal.encrypt(content.encode()).decode(),
                 token.fingerprint,
                 token.expires_at,
-                max(1, int(life_seconds)),
+                max(1, int(token.expires_at - time.time())),
             ],
         )
-        return token

@@ -152,6 +152,7 @@ def test_a_stopping_process_holds_nothing(engine: Engine) -> None:
 
 
 def test_a_poll_without_room_is_answered_with_the_job_as_it_is(settings: Settings, engine: Engine) -> None:
+    make_account(engine, settings, "http://provider.invalid")
     with running_api(settings.model_copy(update={"api_poll_threads": 1}), engine) as api:
         job_id = api.submitted_id()
         with api.services.final_watch.watch(job_id):
