@@ -40,6 +40,7 @@ format: install  ## format the code
 bench: install  ## print the figures of docs/benchmarks.md, but for the quota's
 	$(BIN)/python -m benchmarks.intake
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.feeding
 
 bench-quota: install  ## the quota: used and refused, beside others; about 40 minutes
 	$(BIN)/python -m benchmarks.quota

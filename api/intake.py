@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
+from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from api.bodies import Submission
@@ -35,7 +37,7 @@ from shared.domain.job import Lane
 from shared.ids import new_id
 from shared.metrics import JOBS_ACCEPTED
 from shared.outbound import OutboundPolicy, fetch_image
-from shared.queues import Publisher
+from shared.queues import Publisher, QueueName
 from shared.settings import Settings
 from shared.storage import ImageStore, image_key
 
@@ -44,6 +46,8 @@ log = structlog.get_logger(__name__)
 # How long a request may take before its idempotency key counts as abandoned: fetching, storing and committing have
 # timeouts that add up to less.
 _KEY_LOCK = timedelta(seconds=120)
+# About what all workers take up in some seconds.
+_CROWD = 500
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Intake:
         engine: Engine,
         store: ImageStore,
         publisher: Publisher,
+        redis: Redis,
         settings: Settings,
         policy: OutboundPolicy,
         clock: Clock,
@@ -71,6 +76,7 @@ class Intake:
         self._engine = engine
         self._store = store
         self._publisher = publisher
+        self._redis = redis
         self._settings = settings
         self._policy = policy
         self._clock = clock
@@ -201,14 +207,21 @@ class Intake:
             log.warning("orphan_image_left", job_id=new.id, error=type(error).__name__)
 
     def _send_word(self, job: Job) -> None:
-        """Publish, and remember it. Bulk jobs stay in Postgres: the sweeper feeds them in a window."""
-        if job.lane is not Lane.INTERACTIVE or not self._publisher.publish_job(job.id, job.lane):
+        """Publish, and remember it. Bulk jobs, and people's in a flood, stay in Postgres and are fed from there."""
+        if job.lane is not Lane.INTERACTIVE or self._is_crowded() or not self._publisher.publish_job(job.id, job.lane):
             return
         try:
             with transaction(self._engine) as connection:
                 remember_first_message(connection, job.id, self._clock())
         except DatabaseUnavailableError:  # the job is kept: the answer stays 202, and the message comes twice
             log.warning("message_not_remembered", job_id=job.id)
+
+    def _is_crowded(self) -> bool:
+        """Whether so many messages wait that one more would only fill the broker's memory."""
+        try:
+            return int(self._redis.llen(QueueName.INTERACTIVE)) >= _CROWD
+        except RedisError:
+            return False  # publishing will find out
 
 
 def fingerprint(submission: Submission) -> str:

@@ -65,15 +65,16 @@ def build_services(settings: Settings, clock: Clock = utc_now) -> Services:
     """
     engine = make_engine(settings, application="kazheng-api", pool_size=min(_POOL_SIZE, settings.api_threads))
     store = make_store(settings)
+    redis = connect(settings)
     intake = Intake(
         engine=engine,
         store=store,
         publisher=Publisher(settings),
+        redis=redis,
         settings=settings,
         policy=OutboundPolicy(settings.outbound_allowed_networks, allow_http=settings.outbound_allow_http),
         clock=clock,
     )
-    redis = connect(settings)
     return Services(
         settings=settings,
         engine=engine,

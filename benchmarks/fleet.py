@@ -29,6 +29,7 @@ from shared.database.clients import create_key, find_client
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import upgrade
 from shared.domain.documents import DOCUMENT_TYPES
+from shared.domain.errors import DatabaseUnavailableError
 from shared.domain.quota import Billing, Quota
 from shared.limits.connection import connect
 from shared.settings import Settings
@@ -58,8 +59,8 @@ class Fleet:
 
     def use_accounts(self, url: str, quotas: Mapping[str, Quota]) -> None:
         """These accounts, by API key, and no others; all that Redis knew is forgotten."""
+        self._empty()
         with transaction(self.engine) as connection:
-            connection.execute(text("TRUNCATE accounts, jobs, attempts, results, stops, events CASCADE"))
             for key, quota in quotas.items():
                 save_account(
                     connection,
@@ -74,6 +75,18 @@ class Fleet:
                 )
                 set_quota(connection, key, ENDPOINT, quota)
         self.redis.flushall()
+
+    def _empty(self) -> None:
+        """Empty the tables; workers that run may hold locks on them, in another order."""
+        for attempt in range(10):
+            try:
+                with transaction(self.engine) as connection:
+                    connection.execute(text("TRUNCATE accounts, jobs, attempts, results, stops, events CASCADE"))
+                return
+            except DatabaseUnavailableError:
+                if attempt == 9:
+                    raise
+                time.sleep(0.5)
 
     def queue(self, jobs: int, lane: str = "bulk") -> None:
         """Queue jobs for the benchmark's picture."""

@@ -121,6 +121,8 @@ def run_kazheng(keep: "Keep") -> None:
                         if qps == 50 and processes != 2:
                             together = [("sliding",)] if delay == 0 else []
                         for windows in together:
+                            if keep.has(f"Kazheng, {processes}", windows, qps, delay):
+                                continue
                             keep(measure_kazheng(fleet, sandbox, windows, processes=processes, qps=qps, delay=delay))
 
 
@@ -137,6 +139,8 @@ def run_rivals(keep: "Keep") -> None:
             for qps in (2.0, 10.0, 50.0):
                 for delay in DELAYS if qps < 50 else (0.0, 0.08):
                     for windows in [WINDOWS] if qps < 50 else [(window,) for window in WINDOWS]:
+                        if keep.has(title, windows, qps, delay):
+                            continue
                         sandbox.script(accounts=accounts_of(windows, qps), network_delay_seconds=[0, delay])
                         keep(measure_rival(title, module, sandbox, redis_url, image, windows, qps, delay))
 
@@ -178,6 +182,13 @@ class Keep:
     def __init__(self, path: Path) -> None:
         """Take the file; one JSON object a line."""
         self._path = path
+
+    def has(self, system: str, windows: Sequence[str], qps: float, delay: float) -> bool:
+        """Whether the file has these cells already: a run that was cut short goes on where it stopped."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        kept = [json.loads(line) for line in lines]
+        have = {(row["system"], row["window"], row["qps"], row["delay"]) for row in kept if row["table"] == "quota"}
+        return all((system, window, qps, delay) in have for window in windows)
 
     def __call__(self, rows: Iterator[Row]) -> None:
         """Keep some rows."""

@@ -259,3 +259,12 @@ def test_a_failed_fetch_gives_the_key_back(api: ApiBench, monkeypatch: pytest.Mo
 
     assert (answer.status_code, answer.json["code"]) == (422, "image_format_unsupported")  # type: ignore[index]
     assert (api.count_keys(), api.images) == (0, [])
+
+
+def test_in_a_flood_people_s_jobs_wait_in_postgres(api: ApiBench, redis_client: Redis) -> None:
+    redis_client.rpush("interactive", *["a message"] * 500)
+
+    job_id = api.submitted_id()
+
+    assert redis_client.llen("interactive") == 500
+    assert api.column(job_id, "published_at") is None

@@ -48,7 +48,9 @@ class Bench:
         for endpoint in ("idcard", "bankcard"):
             redis.set(keys.pace(self.account_id, endpoint), "1")
 
-    def service(self, provider: FakeProvider, redis: Redis | None = None) -> RecognitionService:
+    def service(
+        self, provider: FakeProvider, redis: Redis | None = None, *, outage_hold: float = 0.5
+    ) -> RecognitionService:
         redis = redis or self.redis
         policy = RetryPolicy(max_attempts=3)
         spread = SpreadMeter(redis, process="tests", initial_seconds=0.05, probe_seconds=0)
@@ -74,7 +76,7 @@ class Bench:
             worker="tests",
             stopping=self.stopping,
             clock=self.clock,
-            outage_hold=timedelta(seconds=0.5),
+            outage_hold=timedelta(seconds=outage_hold),
         )
 
     def job(self, **changes: Any) -> Job:
