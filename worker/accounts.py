@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from shared.clock import Clock
 from shared.database.accounts import Account, list_accounts
 from shared.database.engine import transaction
-from shared.database.stops import EVERY_ENDPOINT, Stop, lift_due_stops, list_stops, put_stop, take_probe
+from shared.database.stops import Stop, lift_due_stops, list_stops, put_stop, take_probe
 from shared.domain.job import WaitingOn
 from shared.domain.quota import Billing, StopReason
 from shared.domain.retry import RetryPolicy
@@ -52,7 +52,7 @@ class AccountPool:
             DatabaseUnavailableError: Postgres is away.
         """
         accounts, stops = self._read()
-        stopped = {stop.account_id for stop in stops if _concerns(stop, endpoint)}
+        stopped = {stop.account_id for stop in stops if stop.concerns(endpoint)}
         usable = [account for account in accounts if not account.paused and account.id not in stopped]
         return sorted(usable, key=lambda account: self._order.index(account.billing))
 
@@ -85,7 +85,7 @@ class AccountPool:
     def waiting_on(self, endpoint: str) -> WaitingOn:
         """What jobs of an endpoint wait for that no account may call: the one that ends first."""
         _, stops = self._read()
-        ends = [(stop.until is None, stop.reason.waiting_on) for stop in stops if _concerns(stop, endpoint)]
+        ends = [(stop.until is None, stop.reason.waiting_on) for stop in stops if stop.concerns(endpoint)]
         return min(ends, default=(True, WaitingOn.PROVIDER_OUTAGE))[1]
 
     def stop(
@@ -158,12 +158,8 @@ class AccountPool:
         now = self._clock()
         _, stops = self._read()
         return [
-            stop for stop in stops if _concerns(stop, endpoint) and stop.probe_at is not None and stop.probe_at <= now
+            stop for stop in stops if stop.concerns(endpoint) and stop.probe_at is not None and stop.probe_at <= now
         ]
 
     def _probe_wait(self, reason: StopReason) -> timedelta:
         return self._policy.quota_probe_wait if reason.is_quota else self._policy.probe_wait
-
-
-def _concerns(stop: Stop, endpoint: str) -> bool:
-    return stop.endpoint in (endpoint, EVERY_ENDPOINT)

@@ -30,6 +30,10 @@ class Stop:
     until: datetime | None
     probe_at: datetime | None
 
+    def concerns(self, endpoint: str) -> bool:
+        """Whether it stops calls of this endpoint."""
+        return self.endpoint in (endpoint, EVERY_ENDPOINT)
+
 
 def list_stops(connection: Connection) -> list[Stop]:
     """All of them."""

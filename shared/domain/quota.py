@@ -13,6 +13,9 @@ from shared.domain.job import WaitingOn
 
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
+LEARNT_GROWTH_PER_MINUTE = 0.01
+"""By which share of the limit the pace creeps back after refusals."""
+
 
 class Billing(StrEnum):
     """Who pays for a call of an account, and when. The order is the one in which accounts are used by default."""

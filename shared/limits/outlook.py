@@ -10,14 +10,13 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from redis import Redis
 
 from shared.database.accounts import Account
-from shared.database.stops import EVERY_ENDPOINT, Stop
+from shared.database.stops import Stop
 from shared.domain.job import WaitingOn
-from shared.domain.quota import Billing, end_of_day, quota_day
+from shared.domain.quota import LEARNT_GROWTH_PER_MINUTE, Billing, end_of_day, quota_day
 from shared.limits import keys
 from shared.limits.spread import margin_of
 
 _EPOCH = date(1970, 1, 1)
-_GROWTH_PER_SECOND = 0.01 / 60
 _SLOWED = 0.995
 
 
@@ -123,7 +122,7 @@ def read_quotas(
         day_count, total, flying, learnt, second = said[5 * number : 5 * number + 5]
         quota = account.quota(endpoint)
         share = _share_now(learnt, seconds)
-        stop = next((stop for stop in stops if stop.account_id == account.id and _concerns(stop, endpoint)), None)
+        stop = next((stop for stop in stops if stop.account_id == account.id and stop.concerns(endpoint)), None)
         states.append(
             QuotaState(
                 account_id=account.id,
@@ -168,7 +167,7 @@ def _share_now(learnt: Mapping[str, str], seconds: float) -> float:
     """The share of the pace in use now, as `book.lua` reckons it."""
     if "share" not in learnt:
         return 1.0
-    grown = float(learnt["share"]) + (seconds - float(learnt["at"]) / 1e6) * _GROWTH_PER_SECOND
+    grown = float(learnt["share"]) + (seconds - float(learnt["at"]) / 1e6) * LEARNT_GROWTH_PER_MINUTE / 60
     cap = float(learnt["cap"]) if float(learnt.get("cap_until", 0)) / 1e6 > seconds else 1.0
     return max(0.0, min(cap, grown))
 
@@ -179,7 +178,3 @@ def _state(account: Account, stop: Stop | None, share: float) -> str:
     if stop is not None:
         return stop.reason.value
     return "slowed" if share < _SLOWED else "open"
-
-
-def _concerns(stop: Stop, endpoint: str) -> bool:
-    return stop.endpoint in (endpoint, EVERY_ENDPOINT)

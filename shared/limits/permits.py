@@ -30,7 +30,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from shared.domain.job import Lane, WaitingOn
-from shared.domain.quota import Quota, paced_interval
+from shared.domain.quota import LEARNT_GROWTH_PER_MINUTE, Quota, paced_interval
 from shared.limits import keys
 from shared.limits.spread import SpreadMeter
 from shared.metrics import PERMIT_LATENESS_SECONDS, PERMIT_WAIT_SECONDS
@@ -46,7 +46,6 @@ _SETTLE_SECONDS = 0.25
 """Attempts of permits given just before Redis lost its counts are in Postgres after this."""
 _LONGEST_SPREAD = 0.01
 """Seconds by which the processes that wait for the same slot are spread."""
-_GROWTH_PER_MINUTE = 0.01
 _SLOWEST_QPS = 0.5
 HOPELESS_REFUSALS = 5
 """So many refusals in a row at the slowest pace are no matter of pace."""
@@ -272,7 +271,7 @@ class Limiter:
                     keys.pause(permit.account_id, permit.endpoint),
                     keys.learnt(permit.account_id, permit.endpoint),
                 ],
-                args=[slowest, _GROWTH_PER_MINUTE / 60e6],
+                args=[slowest, LEARNT_GROWTH_PER_MINUTE / 60e6],
             )
         except RedisError:
             return False
@@ -310,7 +309,7 @@ class Limiter:
                         self._call_life // timedelta.resolution,
                         lane.value,
                         self._bulk_every,
-                        _GROWTH_PER_MINUTE / 60e6,
+                        LEARNT_GROWTH_PER_MINUTE / 60e6,
                         *(limit for candidate in candidates for limit in self._limits(candidate)),
                     ],
                 )
