@@ -14,6 +14,7 @@ from shared.queues import Publisher
 BACKLOG = 20_000
 _WARM_UP_SECONDS = 14.0
 _SECONDS = {2.0: 60.0, 10.0: 40.0, 50.0: 25.0}
+_ALONE_SHARE = 1 / 3
 _PEOPLE_SHARE = 0.2
 """Share of the rate at which people come, at random times."""
 
@@ -27,11 +28,15 @@ def run(rows: Path) -> None:
         fleet.workers(1, queue="interactive", threads=64),
     ):
         for qps in (2.0, 10.0, 50.0):
+            _keep(rows, _measure(fleet, sandbox, qps, people_share=_ALONE_SHARE, alone=True))
             _keep(rows, _measure(fleet, sandbox, qps, people_share=_PEOPLE_SHARE))
         _keep(rows, _measure(fleet, sandbox, 10.0, people_share=1.5))
 
 
-def _measure(fleet: Fleet, sandbox: ScriptedSandbox, qps: float, *, people_share: float) -> dict[str, object]:
+def _measure(
+    fleet: Fleet, sandbox: ScriptedSandbox, qps: float, *, people_share: float, alone: bool = False
+) -> dict[str, object]:
+    """One run. `alone`: people come one at a time, two to four slots apart, and never wait for each other."""
     account = {"api_key": "bench", "secret_key": "secret", "qps": qps, "window": "sliding"}
     sandbox.script(accounts=[account])
     fleet.use_accounts(sandbox.url, {"bench": Quota(qps)})
@@ -42,7 +47,7 @@ def _measure(fleet: Fleet, sandbox: ScriptedSandbox, qps: float, *, people_share
     began, since, coming = time.monotonic(), time.time(), random.Random(1)
     next_at = began
     while time.monotonic() - began < _SECONDS[qps]:
-        next_at += coming.expovariate(qps * people_share)
+        next_at += coming.uniform(2, 4) / qps if alone else coming.expovariate(qps * people_share)
         time.sleep(max(0.0, next_at - time.monotonic()))
         job_id = fleet.queue_one(Lane.INTERACTIVE)
         publisher.publish_job(job_id, Lane.INTERACTIVE)
@@ -56,6 +61,7 @@ def _measure(fleet: Fleet, sandbox: ScriptedSandbox, qps: float, *, people_share
         "table": "lanes",
         "qps": qps,
         "people_share": people_share,
+        "alone": alone,
         "people": len(waits),
         "p50": _at(waits, 0.5),
         "p95": _at(waits, 0.95),

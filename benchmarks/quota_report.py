@@ -25,7 +25,8 @@ def run(rows: Path, folder: Path) -> None:
     kept = [json.loads(line) for line in rows.read_text().splitlines()]
     # The last run of a cell is the one that counts.
     quota = list({(r["system"], r["window"], r["qps"], r["delay"]): r for r in kept if r["table"] == "quota"}.values())
-    lanes = list({(r["qps"], r["people_share"]): r for r in kept if r["table"] == "lanes"}.values())
+    lanes = list({(r["alone"], r["people_share"], r["qps"]): r for r in kept if r["table"] == "lanes"}.values())
+    lanes.sort(key=lambda row: (not row["alone"], row["people_share"], row["qps"]))
     cost = list({r["system"]: r for r in kept if r["table"] == "cost"}.values())
     if quota:
         _print_quota(quota)
@@ -74,14 +75,18 @@ def _print_quota(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_lanes(rows: Sequence[dict[str, Any]]) -> None:
-    print("\n| calls/s | people come at | p50, s | p95, s | p99, s | aim for p95, s | bulk, calls/s | used | refused |")
+    print("\n| calls/s | people come | p50, s | p95, s | p99, s | aim for p95, s | bulk, calls/s | used | refused |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
         print(
-            f"| {row['qps']:g} | {100 * row['people_share']:.0f} % of the rate | {row['p50']:.3f} | {row['p95']:.3f} |"
+            f"| {row['qps']:g} | {_manner(row)} | {row['p50']:.3f} | {row['p95']:.3f} |"
             f" {row['p99']:.3f} | {row['aim']:.3f} | {row['bulk_per_second']:.2f} | {100 * row['used']:.1f} % |"
             f" {sum(row['refused'].values())} |"
         )
+
+
+def _manner(row: dict[str, Any]) -> str:
+    return "one at a time" if row["alone"] else f"at random, {100 * row['people_share']:.0f} % of the rate"
 
 
 def _print_cost(rows: Sequence[dict[str, Any]]) -> None:
@@ -138,7 +143,7 @@ def _plot_quota(rows: Sequence[dict[str, Any]], path: Path, *, refused: bool) ->
 
 def _plot_waits(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 4.5))
-    calm = [row for row in rows if row["people_share"] < 1]
+    calm = [row for row in rows if row["alone"]]
     for number, row in enumerate(calm):
         waits = sorted(row["waits"])
         shares = [(place + 1) / len(waits) for place in range(len(waits))]
