@@ -3,12 +3,12 @@
 Two things are measured, and each adds to the margin:
 
 - the network: the spread of round trips of a request that asks the provider for nothing (`Provider.warm_up`), over
-  the last hundred. One way spreads no more than both ways do. The longest of the hundred is left out: a margin for the
-  rarest delay would cost more calls than it saves.
+  the last hundred. One way spreads no more than both ways do. The longest few of the hundred are left out: a margin for
+  the rarest delay would cost more calls than it saves, and for a refusal one call must be late and a later one early.
 - this machine: how late threads wake for their instant. Those later than nearly all others give their slot up.
 
 Every process shares what it measured: processes with different ways to the provider spread more than each alone.
-Until enough is known, the setting holds.
+Until enough is known, the setting holds; for a process that does not know its own lateness yet, for its own calls.
 """
 
 import threading
@@ -105,7 +105,8 @@ class SpreadMeter:
         with self._lock:
             trips = [trip for at, trip in self._round_trips.get(account_id, ()) if now - at < _FORGET_SECONDS]
             trips.sort()
-        said = " ".join(f"{trip:.5f}" for trip in (self._latest, *trips))
+            knows_itself = len(self._lateness) >= _ENOUGH
+        said = " ".join(f"{trip:.5f}" for trip in (self._latest if knows_itself else 0.0, *trips))
         try:
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hset(keys.spread(account_id), self._process, f"{time.time():.0f} {said}")
@@ -118,6 +119,8 @@ class SpreadMeter:
         except RedisError:
             return
         margin = margin_of(told, self._initial)
+        if not knows_itself:
+            margin = max(margin, self._initial)
         if abs(margin - self._margins.get(account_id, -1)) > 0.01:
             log.info("margin_changed", account_id=account_id, margin_ms=round(margin * 1000, 1))
         self._margins[account_id] = margin

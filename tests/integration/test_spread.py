@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from redis import Redis
 
-from shared.limits.spread import margin_of
+from shared.limits.spread import SpreadMeter, margin_of
 
 INITIAL = 0.05
 
@@ -39,3 +40,23 @@ def test_what_a_process_told_long_ago_no_longer_counts() -> None:
     gone, here = told(*[0.500] * 40, age=3600), told(*[0.010] * 40)
 
     assert margin_of({"gone": gone, "here": here}, INITIAL) == 0.002
+
+
+def test_a_process_that_does_not_know_its_lateness_yet_widens_no_other_s_margin(redis_client: Redis) -> None:
+    busy = SpreadMeter(redis_client, process="busy", initial_seconds=INITIAL, probe_seconds=0)
+    for _ in range(40):
+        busy.observe_round_trip("acc", 0.010)
+        busy.observe_lateness(0.003)
+    fresh = SpreadMeter(redis_client, process="fresh", initial_seconds=INITIAL, probe_seconds=0)
+
+    margins = [meter.margin("acc") for meter in (fresh, busy)]
+
+    assert margins == [INITIAL, pytest.approx(0.003)]
+
+
+def test_the_network_is_probed_by_one_process_at_a_time(redis_client: Redis) -> None:
+    meters = [
+        SpreadMeter(redis_client, process=str(number), initial_seconds=INITIAL, probe_seconds=60) for number in range(3)
+    ]
+
+    assert [meter.is_probe_due("acc") for meter in meters] == [True, False, False]
