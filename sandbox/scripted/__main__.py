@@ -15,9 +15,9 @@ from sandbox.scripted.server import ScriptedServer
 
 
 async def _serve(script: Script, host: str, port: int) -> None:
-    runner = web.AppRunner(ScriptedServer(script).application(), access_log=None, handle_signals=False)
+    runner = web.AppRunner(ScriptedServer(script).application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, shutdown_timeout=0.1, backlog=1024)
+    site = web.TCPSite(runner, host, port, backlog=1024)
     await site.start()
     address = runner.addresses[0]
     sys.stdout.write(f"listening on http://{address[0]}:{address[1]}\n")

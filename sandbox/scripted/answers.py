@@ -20,6 +20,8 @@ def picture_digest(body: bytes) -> str | None:
         return None
     end = body.find(b"&", start)
     value = body[start + 6 : end if end > 0 else len(body)]
+    if b"+" in value:  # a space, in a form: whoever does not escape it gets no answer from the vendor either
+        return ""
     try:
         return hashlib.sha256(base64.b64decode(unquote_to_bytes(value), validate=True)).hexdigest()
     except ValueError:
@@ -57,12 +59,13 @@ def _bank_card(digest: str) -> dict[str, object]:
 
 
 def _id_card(digest: str) -> dict[str, object]:
+    number = id_number(digest)
     words = {
         "姓名": "测样丽",
-        "性别": "女",
+        "性别": "男" if int(number[16]) % 2 else "女",
         "民族": "汉",
-        "出生": "19900307",
-        "公民身份号码": id_number(digest),
+        "出生": number[6:14],
+        "公民身份号码": number,
         "住址": f"样例市样例路{digest[:12]}号",
     }
     fields = {name: {"words": value, "location": _HERE} for name, value in words.items()}
@@ -78,7 +81,7 @@ def _id_card(digest: str) -> dict[str, object]:
 def _business_license(digest: str) -> dict[str, object]:
     words = {
         "单位名称": f"样例{digest[:12]}有限公司",
-        "社会信用代码": "91999999MA0000000X",
+        "社会信用代码": "91999999MA0000000K",
         "法人": "测样丽",
         "地址": "样例市样例路1号",
     }

@@ -61,7 +61,7 @@ class ScriptedFault(_Model):
     """
 
     kind: FaultKind
-    code: int | None = None
+    code: int | None = Field(None, ge=1)
     share: float = Field(1.0, gt=0, le=1)
     after_seconds: float = Field(0.0, ge=0)
     before_seconds: float | None = None

@@ -66,6 +66,7 @@ class State:
 
     def issue_token(self, api_key: str, secret_key: str) -> str | None:
         """A new token, or None for wrong keys."""
+        self._revoke_if_due()
         account = self.accounts.get(api_key)
         if account is None or account.secret_key != secret_key:
             return None
@@ -86,8 +87,8 @@ class State:
             return 110
         return 111 if self.now() >= found[1] else account
 
-    def admit(self, account: ScriptedAccount, endpoint: str) -> int:
-        """0, or the error with which a call is refused: 17, 19, 18."""
+    def admit(self, account: ScriptedAccount, endpoint: str, arrived: float) -> int:
+        """0, or the error with which a call that arrived then, by the monotonic clock, is refused: 17, 19, 18."""
         usage = self.usage_of(account, endpoint)
         today = datetime.fromtimestamp(self.now(), _SHANGHAI).date()
         if usage.day != today:
@@ -96,7 +97,7 @@ class State:
             return 17
         if account.total_limit is not None and usage.total >= account.total_limit:
             return 19
-        if not usage.window.admit(time.monotonic()):
+        if not usage.window.admit(arrived):
             return 18
         usage.accepted += 1
         usage.total += 1
@@ -131,9 +132,12 @@ class State:
                 return fault
         return None
 
-    def token_fault(self) -> ScriptedFault | None:
+    def token_fault(self, api_key: str) -> ScriptedFault | None:
         """What goes wrong with a request for a token."""
-        return next((fault for fault in self._active() if fault.kind in _OF_THE_TOKEN), None)
+        for fault in self._active():
+            if fault.kind in _OF_THE_TOKEN and fault.api_key in (None, api_key) and self.random.random() < fault.share:
+                return fault
+        return None
 
     def now(self) -> float:
         """The sandbox's clock, seconds since 1970."""

@@ -80,7 +80,9 @@ for i = 1, #KEYS / 7 do
   elseif total_limit >= 0 and tonumber(used_in_all) >= total_limit then refuse('t')
   elseif paused > 0 then refuse('p', paused * 1000)
   elseif cap >= 0 and redis.call('ZCARD', KEYS[k + 5]) >= cap then refuse('b', 20000)
-  elseif slot - now > reach and not may_line_up then refuse('l', slot - now - reach)
+  elseif slot - now > reach and not may_line_up then
+    -- Bulk looks again at every slot: its share may come before the line of people ends.
+    refuse('l', lane == 'bulk' and math.min(slot - now - reach, interval) or slot - now - reach)
   else
     answers = answers .. 'g'
     offers[#offers + 1] = {i, slot, day, interval, total_limit}

@@ -1,6 +1,9 @@
 """The scripted sandbox as a process: what its script says happens, and its counts tell it."""
 
+import asyncio
 import base64
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -10,13 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from benchmarks.scripted import ScriptedSandbox, running_sandbox
-from sandbox.documents.check_digits import has_luhn, is_id_number
+from sandbox.documents.check_digits import has_luhn, is_credit_code, is_id_number
 from sandbox.scripted.answers import card_number, id_number, picture_digest
+from sandbox.scripted.script import Script
+from sandbox.scripted.server import ScriptedServer
 
 AT_ONCE = {"latency": {"median_seconds": 0, "p95_seconds": 0}}
 PLENTY = {"accounts": [{"qps": 1000}]}
+ONCE = 1e-9
+"""Calls a second: one, and no other while a test runs."""
 PICTURE = b"a picture that nobody looks at +/="
 
 
@@ -69,6 +77,29 @@ def test_an_answer_is_made_from_its_picture(sandbox: ScriptedSandbox) -> None:
     assert card.replace(" ", "") == card_number(digest)
     assert person["公民身份号码"]["words"] == id_number(digest)
     assert digest[:12] in person["住址"]["words"]
+    company = post(sandbox, "business_license").json()["words_result"]
+    assert digest[:12] in company["单位名称"]["words"]
+    assert is_credit_code(company["社会信用代码"]["words"])
+    assert post(sandbox, "general_basic").json()["words_result"] == [{"words": digest}]
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b"id_card_side=front", 216101),
+        (b"image=no-base64", 216201),
+        (b"image=aa+/", 216201),  # not escaped: a form's + is a space
+        (b"image=aa%2B%2F&x=1", None),
+    ],
+)
+def test_a_call_without_a_readable_picture_is_an_error(
+    sandbox: ScriptedSandbox, body: bytes, answer: int | None
+) -> None:
+    access_token = token(sandbox).json()["access_token"]
+
+    given = httpx.post(f"{sandbox.url}/rest/2.0/ocr/v1/bankcard", params={"access_token": access_token}, content=body)
+
+    assert code(given) == answer
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "f" * 64, "0123456789abcdef" * 4])
@@ -97,7 +128,10 @@ def test_another_path_is_error_3_whatever_the_method(sandbox: ScriptedSandbox) -
 @pytest.mark.parametrize(
     ("account", "answers"),
     [
-        ({"qps": 1}, [None, 18]),
+        ({"qps": ONCE, "window": "sliding"}, [None, 18]),
+        ({"qps": ONCE, "window": "fixed"}, [None, 18]),
+        ({"qps": ONCE, "window": "bucket", "bucket_size": 1}, [None, 18]),
+        ({"qps": 1, "window": "in_flight"}, [None, None]),
         ({"qps": 1000, "day_limit": 1}, [None, 17]),
         ({"qps": 1000, "total_limit": 1}, [None, 19]),
         ({"qps": 1000, "endpoints": ["idcard"]}, [6, 6]),
@@ -115,6 +149,28 @@ def test_limits_are_kept_and_refusals_counted(
     usage = counts(sandbox)
     assert usage["accepted"] == answers.count(None)
     assert sum(usage["refused"].values()) == len(answers) - answers.count(None)
+
+
+def test_a_call_is_in_flight_until_it_is_answered_even_if_nobody_waits_for_it(sandbox: ScriptedSandbox) -> None:
+    sandbox.script(
+        **AT_ONCE, accounts=[{"qps": 1, "window": "in_flight"}], faults=[{"kind": "hang", "before_calls": 2}]
+    )
+    access_token = token(sandbox).json()["access_token"]
+
+    with pytest.raises(httpx.ReadTimeout):
+        post(sandbox, access_token=access_token, timeout=0.3)
+
+    assert code(post(sandbox, access_token=access_token)) == 18
+    stats = sandbox.stats()
+    assert (stats["in_flight"], stats["most_in_flight"]) == (1, 1)
+    sandbox.script(**AT_ONCE, **PLENTY)
+    assert code(post(sandbox, access_token=access_token)) is None
+
+
+def test_a_call_that_is_not_permitted_meets_no_fault(sandbox: ScriptedSandbox) -> None:
+    sandbox.script(**AT_ONCE, accounts=[{"endpoints": ["idcard"]}], faults=[{"kind": "code", "code": 18}])
+
+    assert (code(post(sandbox)), code(post(sandbox, "idcard"))) == (6, 18)
 
 
 @pytest.mark.parametrize(
@@ -177,10 +233,32 @@ def test_tokens_are_revoked_once(sandbox: ScriptedSandbox) -> None:
     old = token(sandbox).json()["access_token"]
     sandbox.faults({"kind": "revoke_tokens"})
 
-    refused = code(post(sandbox, access_token=old))
-    renewed = code(post(sandbox))
+    new = token(sandbox).json()["access_token"]
 
-    assert (refused, renewed) == (110, None)
+    assert [code(post(sandbox, access_token=given)) for given in (old, new)] == [110, None]
+
+
+def test_the_token_endpoint_refuses_or_is_silent_for_one_account(sandbox: ScriptedSandbox) -> None:
+    sandbox.faults({"kind": "token_refused", "api_key": "another"})
+    assert token(sandbox).status_code == 200
+
+    sandbox.faults({"kind": "token_refused"})
+    assert token(sandbox).json()["error"] == "invalid_client"
+
+    sandbox.faults({"kind": "token_hang", "seconds": 0.1})
+    with pytest.raises(httpx.RemoteProtocolError):
+        token(sandbox)
+
+
+@pytest.mark.parametrize(("remote", "is_told"), [("203.0.113.7", False), ("127.0.0.1", True), ("", False)])
+def test_only_this_machine_is_told_the_counts(remote: str, is_told: bool) -> None:
+    request = make_mocked_request("GET", "/_sandbox/stats").clone(remote=remote)
+    app = ScriptedServer(Script()).application()
+    handler = next(route.handler for route in app.router.routes() if "stats" in str(route.resource))
+
+    answer = asyncio.run(handler(request))
+
+    assert (b"arrivals" in answer.body) == is_told
 
 
 def test_a_moved_clock_turns_the_day_and_ends_tokens(sandbox: ScriptedSandbox) -> None:
@@ -245,3 +323,20 @@ def test_a_wrong_script_file_is_refused_at_the_start(tmp_path: Path) -> None:
 
     assert ended.returncode == 2
     assert "acounts" in ended.stderr
+
+
+def test_it_ends_cleanly_while_calls_hang() -> None:
+    command = [sys.executable, "-m", "sandbox.scripted", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        line = process.stdout.readline()
+        sandbox = ScriptedSandbox(re.sub(r"listening on (\S+)\n", r"\1", line), process.pid)
+        sandbox.script(**AT_ONCE, faults=[{"kind": "hang"}])
+        with pytest.raises(httpx.ReadTimeout):
+            post(sandbox, timeout=0.3)
+
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
