@@ -13,8 +13,9 @@ from kazheng.stack.postgres import running_postgres
 from kazheng.stack.valkey import free_port
 from shared.clock import utc_now
 from shared.database.engine import make_engine, transaction
-from shared.database.lines import count_outstanding, find_lost, find_ready, take_turns, unpark_due
+from shared.database.lines import count_outstanding, find_ready, take_turns, unpark_due
 from shared.database.migrate import upgrade
+from shared.database.recovery import find_lost
 from shared.domain.job import Lane
 from shared.settings import Settings
 
@@ -77,7 +78,7 @@ _STEPS: dict[str, Callable[[Connection], object]] = {
     "the next one": lambda connection: take_turns(connection, Lane.BULK, "idcard", most=1, last_turns={"": "cli_3"}),
     "how many are on their way": lambda connection: count_outstanding(connection, ["a"]),
     "parked ones whose time has come": lambda connection: unpark_due(connection, utc_now(), most=500),
-    "lost ones": lambda connection: find_lost(connection, utc_now(), silent_since=utc_now(), most=200),
+    "lost ones": lambda connection: find_lost(connection, silent_since=utc_now(), most=200),
 }
 
 

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     # Workers
     worker_threads: int = Field(32, ge=1, le=512, description="jobs one worker process holds at a time")
     prepare_threads: int = Field(2, ge=1, le=64, description="images one worker process decodes at a time")
-    lease_seconds: int = Field(120, ge=30, description="how long a claim lasts before another worker may take the job")
+    lease_seconds: int = Field(20, ge=8, description="a worker not heard of for so long is dead; its jobs go to others")
     permit_wait_seconds: float = Field(30.0, gt=0, description="longest wait of one job for its turn at the provider")
     permit_jitter_seconds: float = Field(
         0.05, ge=0, le=0.5, description="spread between permit and arrival to reckon with until it is measured"
@@ -179,6 +179,11 @@ class Settings(BaseSettings):
     def lease(self) -> timedelta:
         """How long a claim lasts."""
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def longest_attempt_seconds(self) -> float:
+        """How long a worker in good health may hold a job: waiting for its turn, and two calls."""
+        return self.permit_wait_seconds * 2 + self.call_deadline_seconds * 2
 
     @property
     def quota_zone(self) -> timezone:

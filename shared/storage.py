@@ -4,10 +4,12 @@
 them, but does not sync them, so `put` syncs the file and the folders that name it.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -81,6 +83,39 @@ class ImageStore:
             obstore.delete(self._store, key)
         except (ObjectNotFoundError, FileNotFoundError):
             return
+        except (BaseError, OSError) as error:
+            raise StorageUnavailableError(_UNAVAILABLE) from error
+
+    def days(self) -> list[datetime]:
+        """Midnights (UTC) of the days that have a folder of images, oldest first.
+
+        Raises:
+            StorageUnavailableError: the store does not answer.
+        """
+        found = []
+        for year in self._folders(""):
+            for month in self._folders(year):
+                for day in self._folders(month):
+                    with contextlib.suppress(ValueError):  # a folder that is none of ours
+                        found.append(datetime.strptime(day, "%Y/%m/%d").replace(tzinfo=UTC))
+        return sorted(found)
+
+    def _folders(self, prefix: str) -> list[str]:
+        try:
+            return [str(name) for name in obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"]]
+        except (BaseError, OSError) as error:
+            raise StorageUnavailableError(_UNAVAILABLE) from error
+
+    def images_of(self, day: datetime) -> Iterator[dict[str, str]]:
+        """The images of a day in portions: keys by job id.
+
+        Raises:
+            StorageUnavailableError: the store does not answer.
+        """
+        try:
+            for portion in obstore.list(self._store, f"{day:%Y/%m/%d}", chunk_size=500):
+                keys = [str(item["path"]) for item in portion]
+                yield {key.rpartition("/")[2]: key for key in keys}
         except (BaseError, OSError) as error:
             raise StorageUnavailableError(_UNAVAILABLE) from error
 

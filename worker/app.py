@@ -10,7 +10,6 @@ from shared.queues import TASK_QUEUES, TRANSPORT_OPTIONS, QueueName, TaskName
 from shared.settings import Settings
 from worker.schedule import beat_schedule
 
-# As long as a claim: a message redelivered earlier would find the job held by a healthy worker.
 _MARGIN_SECONDS = 60
 
 
@@ -36,7 +35,8 @@ def make_celery(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_transport_options={
             **TRANSPORT_OPTIONS,
-            "visibility_timeout": settings.lease_seconds + _MARGIN_SECONDS,
+            # Longer than any task in good health: a message that comes back earlier would find nothing to claim.
+            "visibility_timeout": round(settings.longest_attempt_seconds) + _MARGIN_SECONDS,
             # Look for messages of dead workers every 5 s; by default it is every 100 s.
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,

@@ -38,6 +38,8 @@ def _feed(**_: Any) -> None:
     """Every worker process feeds, so that the lines move while any of them lives."""
     built = services()
     threading.Thread(target=built.feeder.run, args=(built.stopping,), name="feeder", daemon=True).start()
+    # Runs to the end of the process: a call that outlasts the order to stop must not be stolen.
+    threading.Thread(target=built.leases.run, args=(threading.Event(),), name="leases", daemon=True).start()
 
 
 @worker_ready.connect(weak=False)

@@ -27,7 +27,13 @@ from shared.database.accounts import Account, SecretUnreadableError
 from shared.database.engine import transaction
 from shared.database.stops import EVERY_ENDPOINT
 from shared.domain.documents import DOCUMENT_TYPES
-from shared.domain.errors import ClaimLostError, ImageLostError, ProviderError, UnavailableError
+from shared.domain.errors import (
+    ClaimLostError,
+    DatabaseUnavailableError,
+    ImageLostError,
+    ProviderError,
+    UnavailableError,
+)
 from shared.domain.job import JobErrorCode, WaitingOn
 from shared.domain.quota import SHANGHAI, StopReason, end_of_day
 from shared.domain.retry import FailureKind, RetryPolicy
@@ -35,10 +41,10 @@ from shared.ids import new_id
 from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit, UsedUp
 from shared.limits.spread import SpreadMeter
 from shared.limits.tokens import TokenStore
-from shared.storage import ImageStore
 from worker.accounts import AccountPool
-from worker.prepare import ImagePreparer
-from worker.providers.protocol import PreparedImage, Provider
+from worker.in_hand import ImageHandler, Ready
+from worker.leases import LeaseKeeper
+from worker.providers.protocol import Provider
 from worker.settlement import Call, Claimed, Settlement
 
 log = structlog.get_logger(__name__)
@@ -46,15 +52,7 @@ log = structlog.get_logger(__name__)
 # The store stumbling: look again soon.
 _SOON = timedelta(seconds=2)
 _LOOK_AGAIN_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A claimed job whose call can be sent at once."""
-
-    claimed: Claimed
-    image: PreparedImage
-    body: bytes
+_DATABASE_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,13 @@ class RecognitionService:
         self,
         *,
         engine: Engine,
-        store: ImageStore,
         settlement: Settlement,
         limiter: Limiter,
         spread: SpreadMeter,
         tokens: TokenStore,
         accounts: AccountPool,
         providers: dict[str, Provider],
-        preparer: ImagePreparer,
+        images: ImageHandler,
         policy: RetryPolicy,
         lease: timedelta,
         permit_wait: timedelta,
@@ -89,27 +86,27 @@ class RecognitionService:
         clock: Clock,
         zone: timezone = SHANGHAI,
         outage_hold: timedelta = timedelta(seconds=40),
+        leases: LeaseKeeper,
     ) -> None:
         """Take its parts.
 
         Args:
-            lease: how long a claim lasts; longer than the wait for a permit and one call together.
+            lease: how long a claim lasts unless it is renewed.
             permit_wait: the longest a job waits here for its turn; after it, it waits in Postgres.
             worker: who claims, for the operator.
             stopping: set when the process shuts down.
             zone: where the provider's day turns.
-            outage_hold: while Redis is away, so long a job is held, to be called the moment it is back; less than what
-                is left of the lease.
+            outage_hold: while Redis is away, so long a job is held, to be called the moment it is back.
+            leases: keeps claims alive.
         """
         self._engine = engine
-        self._store = store
         self._settlement = settlement
         self._limiter = limiter
         self._spread = spread
         self._tokens = tokens
         self._accounts = accounts
         self._providers = providers
-        self._preparer = preparer
+        self._images = images
         self._policy = policy
         self._lease = lease
         self._permit_wait = permit_wait
@@ -118,6 +115,7 @@ class RecognitionService:
         self._clock = clock
         self._zone = zone
         self._outage_hold = outage_hold
+        self._leases = leases
 
     def run_attempt(self, job_id: str) -> None:
         """Run the next attempt of a job; nothing happens if there is none to run.
@@ -125,9 +123,14 @@ class RecognitionService:
         Raises:
             DatabaseUnavailableError: Postgres is away; the lease, or the sweeper, brings the job back.
         """
-        claimed = self._claim(job_id)
+        claimed = self._claim_patiently(job_id)
         if claimed is None:
             return
+        with self._leases.keeping(claimed.token):
+            self._run(claimed)
+
+    def _run(self, claimed: Claimed) -> None:
+        job_id = claimed.job.id
         try:
             self._attempt(claimed)
         except ClaimLostError:
@@ -143,6 +146,20 @@ class RecognitionService:
             broken = ProviderError(FailureKind.RETRY_SOON, f"a defect: {type(error).__name__}", called=False)
             self._settlement.fail_attempt(claimed, None, broken)
 
+    def _claim_patiently(self, job_id: str) -> Claimed | None:
+        """Claim, and while Postgres is away hold the message: the queue must not run empty into the void.
+
+        Raises:
+            DatabaseUnavailableError: Postgres is away, and this process stops.
+        """
+        while True:
+            try:
+                return self._claim(job_id)
+            except DatabaseUnavailableError:
+                log.warning("database_unavailable", job_id=job_id)
+                if self._stopping.wait(_DATABASE_RETRY_SECONDS):
+                    raise
+
     def _claim(self, job_id: str) -> Claimed | None:
         now = self._clock()
         token = secrets.token_hex(16)
@@ -155,7 +172,7 @@ class RecognitionService:
             log.info("nothing_to_claim", job_id=job_id)
             return None
         log.info("job_claimed", job_id=job_id, document_type=job.document_type, lane=job.lane, claim=job.claim_count)
-        return Claimed(job, token, DOCUMENT_TYPES[job.document_type], lease_until)
+        return Claimed(job, token, DOCUMENT_TYPES[job.document_type])
 
     def _attempt(self, claimed: Claimed) -> None:
         """Everything between the claim and the end.
@@ -173,7 +190,7 @@ class RecognitionService:
             self._settlement.release(claimed, self._accounts.waiting_on(endpoint), None)
             return
         try:
-            ready = self._prepare(claimed, self._providers[accounts[0].provider])
+            ready = self._images.make_ready(claimed, self._providers[accounts[0].provider])
         except ImageLostError:
             log.error("image_lost", job_id=job.id)
             self._settlement.fail(claimed, JobErrorCode.IMAGE_LOST)
@@ -189,15 +206,7 @@ class RecognitionService:
                 if time.monotonic() > hold_until or self._stopping.wait(_LOOK_AGAIN_SECONDS):
                     raise
 
-    def _prepare(self, claimed: Claimed, provider: Provider) -> _Ready:
-        job = claimed.job
-        if job.image_key is None:
-            raise ImageLostError("The image was erased.")
-        content = self._store.get(job.image_key, sha256=job.image_sha256)
-        image = self._preparer.prepare(content, claimed.document.limits)
-        return _Ready(claimed, image, provider.encode(claimed.document, job.options, image))
-
-    def _call(self, ready: _Ready, accounts: list[Account], *, is_probe: bool, may_refresh: bool) -> bool:
+    def _call(self, ready: Ready, accounts: list[Account], *, is_probe: bool, may_refresh: bool) -> bool:
         """Make one call within the quota, and settle it; True to call once more with a fresh token.
 
         Raises:

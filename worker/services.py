@@ -22,6 +22,8 @@ from shared.settings import Settings
 from shared.storage import make_store
 from worker.accounts import AccountPool
 from worker.feeding import Feeder
+from worker.in_hand import ImageHandler
+from worker.leases import LeaseKeeper
 from worker.prepare import ImagePreparer
 from worker.providers.baidu import BaiduProvider
 from worker.providers.protocol import Provider
@@ -36,6 +38,7 @@ class Services:
 
     recognition: RecognitionService
     recovery: RecoveryService
+    leases: LeaseKeeper
     feeder: Feeder
     stopping: threading.Event
 
@@ -81,16 +84,27 @@ def build_services(settings: Settings) -> Services:
         engine, settings.require_secret_key(), order=settings.account_order, policy=policy, clock=utc_now
     )
     publisher = Publisher(settings)
+    store = make_store(settings)
+    leases = LeaseKeeper(
+        engine=engine,
+        lease=settings.lease,
+        longest_task=timedelta(seconds=settings.longest_attempt_seconds + settings.call_deadline_seconds),
+        clock=utc_now,
+    )
     recognition = RecognitionService(
         engine=engine,
-        store=make_store(settings),
         settlement=Settlement(engine=engine, redis=redis, policy=policy, clock=utc_now),
         limiter=limiter,
         spread=spread,
         tokens=TokenStore(redis, settings.require_secret_key()),
         accounts=accounts,
         providers=make_providers(settings),
-        preparer=ImagePreparer(settings.prepare_threads, settings.max_image_pixels),
+        images=ImageHandler(
+            store=store,
+            preparer=ImagePreparer(settings.prepare_threads, settings.max_image_pixels),
+            redis=redis,
+            worker=process,
+        ),
         policy=policy,
         lease=settings.lease,
         permit_wait=timedelta(seconds=settings.permit_wait_seconds),
@@ -98,10 +112,11 @@ def build_services(settings: Settings) -> Services:
         stopping=stopping,
         clock=utc_now,
         zone=settings.quota_zone,
+        leases=leases,
     )
-    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, clock=utc_now)
+    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=utc_now)
     feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=utc_now)
-    return Services(recognition, recovery, feeder, stopping)
+    return Services(recognition, recovery, leases, feeder, stopping)
 
 
 def count_calls(engine: Engine, account_id: str, endpoint: str, day: date | None) -> int:

@@ -1,7 +1,7 @@
 """How an attempt ends: what is written, in one transaction, and who is told.
 
 A call that was made has been paid for, so its outcome is not given up while Postgres is away: it is tried again until
-the claim would run out. All writes name the claim's token; when it is gone, the attempt is still recorded (it was
+the claim is given up. All writes name the claim's token; when it is gone, the attempt is still recorded (it was
 made), but the job belongs to somebody else.
 """
 
@@ -9,8 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TypeVar
+from datetime import datetime
 
 import structlog
 from redis import Redis
@@ -37,17 +36,17 @@ from worker.providers.protocol import PreparedImage
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
+# A paid answer is held so long while Postgres is away.
+_PATIENCE_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A job that is ours until `lease_until`, as long as `token` is the one in its row."""
+    """A job that is ours as long as `token` is the one in its row."""
 
     job: Job
     token: str
     document: DocumentType
-    lease_until: datetime
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,7 @@ class Settlement:
                 waiting_on=step.waiting_on,
                 not_before=step.until,
                 count_failure=step.costs_attempt,
+                now=now,
             )
 
         if self._persist(claimed, write) and gives_up:
@@ -188,6 +188,7 @@ class Settlement:
             until: not before this time; None: as soon as its endpoint is fed.
             withdraw: number of an attempt whose call was not made after all.
         """
+        now = self._clock()
 
         def write(connection: Connection) -> bool:
             if withdraw is not None:
@@ -199,6 +200,7 @@ class Settlement:
                 waiting_on=waiting_on,
                 not_before=until,
                 count_failure=False,
+                now=now,
             )
 
         self._persist(claimed, write)
@@ -207,15 +209,16 @@ class Settlement:
         """Run a transaction, again and again while Postgres is away; whether the claim was still ours.
 
         Raises:
-            DatabaseUnavailableError: Postgres stayed away until the claim was about to run out.
+            DatabaseUnavailableError: Postgres stayed away for minutes.
         """
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 with transaction(self._engine) as connection:
                     kept = write(connection)
                 break
             except DatabaseUnavailableError:
-                if self._clock() + timedelta(seconds=5) > claimed.lease_until:
+                if time.monotonic() > give_up_at:
                     raise
                 log.warning("database_unavailable", job_id=claimed.job.id)
                 time.sleep(1)

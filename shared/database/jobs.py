@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from shared.database.engine import commit_without_waiting
+from shared.database.history import JobEvent, remembering
 from shared.database.tables import NO_BATCH, jobs, results
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import FINAL_STATUSES, JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
@@ -67,6 +68,7 @@ class Job:
     claim_token: str | None
     claim_count: int
     failed_attempts: int
+    crashes: int
     calls: int
     billed_calls: int
     throttle_ms: int
@@ -167,7 +169,7 @@ def _visible(**values: Any) -> dict[str, Any]:
 def claim_job(
     connection: Connection, job_id: str, *, token: str, worker: str, now: datetime, lease_until: datetime
 ) -> Job | None:
-    """Take a job that waits, or whose worker is gone. None: there is nothing to do.
+    """Take a job that waits. None: there is nothing to do.
 
     The commit does not wait for the disk: that of the attempt does, before the call, and takes this one along.
 
@@ -178,10 +180,9 @@ def claim_job(
         jobs.c.status == JobStatus.QUEUED,
         or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now),
     )
-    abandoned = and_(jobs.c.status == JobStatus.PROCESSING, jobs.c.lease_until < now)
     statement = (
         update(jobs)
-        .where(jobs.c.id == job_id, or_(waits, abandoned))
+        .where(jobs.c.id == job_id, waits)
         .values(
             _visible(
                 status=JobStatus.PROCESSING,
@@ -192,6 +193,7 @@ def claim_job(
                 lease_until=lease_until,
                 claim_count=jobs.c.claim_count + 1,
                 started_at=func.coalesce(jobs.c.started_at, now),
+                history=remembering(JobEvent.CLAIMED, now, worker=worker),
             )
         )
         .returning(*_COLUMNS)
@@ -211,6 +213,7 @@ def release_job(
     waiting_on: WaitingOn,
     not_before: datetime | None,
     count_failure: bool,
+    now: datetime,
 ) -> bool:
     """Put a claimed job back in line; False when the claim was lost.
 
@@ -228,6 +231,12 @@ def release_job(
                 not_before=not_before,
                 published_at=None,
                 failed_attempts=jobs.c.failed_attempts + int(count_failure),
+                history=remembering(
+                    JobEvent.PUT_BACK,
+                    now,
+                    waiting_on=waiting_on,
+                    not_before=None if not_before is None else not_before.isoformat(),
+                ),
             )
         )
     )

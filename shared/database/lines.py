@@ -17,6 +17,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, func, or_, select, text, update
 
 from shared.database.engine import commit_without_waiting
+from shared.database.history import JobEvent, remembering
 from shared.database.jobs import Job
 from shared.database.tables import jobs
 from shared.domain.job import JobStatus, Lane, WaitingOn
@@ -31,15 +32,6 @@ class Ready:
     id: str
     client_id: str
     batch_id: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A job whose message, or whose worker (`abandoned`), is gone."""
-
-    id: str
-    lane: Lane
-    reason: str
 
 
 def count_ahead(connection: Connection, job: Job) -> int:
@@ -225,7 +217,8 @@ def mark_published(connection: Connection, job_ids: Sequence[str], now: datetime
     """
     commit_without_waiting(connection)
     still_due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
-    connection.execute(update(jobs).where(jobs.c.id.in_(job_ids), still_due).values(published_at=now))
+    values = {"published_at": now, "history": remembering(JobEvent.PUBLISHED, now)}
+    connection.execute(update(jobs).where(jobs.c.id.in_(job_ids), still_due).values(values))
 
 
 def remember_first_message(connection: Connection, job_id: str, now: datetime) -> None:
@@ -235,7 +228,8 @@ def remember_first_message(connection: Connection, job_id: str, now: datetime) -
     """
     commit_without_waiting(connection)
     where = and_(jobs.c.id == job_id, jobs.c.claim_count == 0)
-    connection.execute(update(jobs).where(where).values(published_at=now))
+    values = {"published_at": now, "history": remembering(JobEvent.PUBLISHED, now)}
+    connection.execute(update(jobs).where(where).values(values))
 
 
 def unpark_due(connection: Connection, now: datetime, *, most: int) -> int:
@@ -250,30 +244,3 @@ def unpark_due(connection: Connection, now: datetime, *, most: int) -> int:
     )
     values = {"not_before": None, "published_at": None, "waiting_on": WaitingOn.WORKER}
     return connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(values)).rowcount
-
-
-def find_lost(connection: Connection, now: datetime, *, silent_since: datetime, most: int) -> list[Lost]:
-    """Jobs that were sent long ago and not claimed, and jobs whose worker's lease has run out; oldest first.
-
-    Args:
-        silent_since: a message older than this is lost.
-    """
-    silent = (
-        select(jobs.c.id, jobs.c.lane)
-        .where(jobs.c.status == JobStatus.QUEUED, jobs.c.published_at < silent_since)
-        .order_by(jobs.c.published_at, jobs.c.id)
-        .limit(most)
-    )
-    abandoned = (
-        select(jobs.c.id, jobs.c.lane)
-        .where(
-            jobs.c.status == JobStatus.PROCESSING,
-            jobs.c.lease_until < now,
-            or_(jobs.c.published_at.is_(None), jobs.c.published_at < silent_since),
-        )
-        .order_by(jobs.c.lease_until, jobs.c.id)
-        .limit(most)
-    )
-    found = [Lost(job_id, Lane(lane), "lost") for job_id, lane in connection.execute(silent)]
-    found += [Lost(job_id, Lane(lane), "abandoned") for job_id, lane in connection.execute(abandoned)]
-    return found[:most]

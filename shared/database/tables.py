@@ -159,6 +159,13 @@ jobs = Table(
     Column("lease_until", _time()),
     Column("claim_count", Integer, nullable=False, server_default=text("0")),
     Column("failed_attempts", Integer, nullable=False, server_default=text("0"), comment="those that count"),
+    Column(
+        "crashes",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="workers that died while they prepared it",
+    ),
     Column("calls", Integer, nullable=False, server_default=text("0")),
     Column("billed_calls", Integer, nullable=False, server_default=text("0")),
     Column("throttle_ms", Integer, nullable=False, server_default=text("0")),
@@ -171,6 +178,13 @@ jobs = Table(
     Column("completed_at", _time()),
     Column("erased_at", _time()),
     Column("revision", Integer, nullable=False, server_default=text("1"), comment="counts visible changes: the ETag"),
+    Column(
+        "history",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="what happened to it, oldest first: {event, at, …}; no content",
+    ),
     _one_of("status", [status.value for status in JobStatus]),
     _one_of("lane", [lane.value for lane in Lane]),
     CheckConstraint("(status = 'processing') = (claim_token IS NOT NULL)", name="claimed_while_processing"),
@@ -211,6 +225,16 @@ jobs = Table(
         "lease_until",
         postgresql_include=["lane", "endpoint"],
         postgresql_where=text("status = 'processing'"),
+    ),
+    Index(
+        "ix_jobs_expiring",
+        "expires_at",
+        postgresql_where=text("status = 'queued' AND expires_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_erasing",
+        "erased_at",
+        postgresql_where=text("erased_at IS NOT NULL AND image_key IS NOT NULL"),
     ),
     # Rows change about four times in their life: room on the page, and a vacuum that does not wait for millions.
     postgresql_with={
@@ -258,6 +282,13 @@ results = Table(
     Column("upstream_log_id", Text),
     Column("raw", JSON, nullable=False),
     Column("created_at", _time(), nullable=False),
+)
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("ran_at", _time(), nullable=False),
 )
 
 idempotency_keys = Table(

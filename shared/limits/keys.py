@@ -70,6 +70,11 @@ def feed_turns(lane: str, endpoint: str) -> str:
     return f"kz:feed:{lane}:{endpoint}"
 
 
+def preparing(worker: str) -> str:
+    """Jobs whose images a worker process has in hand; what is left of it when the process dies is evidence."""
+    return f"kz:{worker}:preparing"
+
+
 WORKERS = "kz:workers"
 """Worker processes, by when each was last alive, s."""
 

@@ -11,6 +11,7 @@ from shared.clock import utc_now
 from shared.database import jobs as rows
 from shared.database.engine import transaction
 from shared.database.jobs import Job, JobFilter
+from shared.database.recovery import find_abandoned, take_back
 from shared.database.tables import jobs, results
 from shared.domain.job import JobErrorCode, JobStatus, WaitingOn
 from tests.factories import make_client, make_job
@@ -50,7 +51,15 @@ class Desk:
                 waiting_on=WaitingOn.RETRY_BACKOFF,
                 not_before=until or self.now,
                 count_failure=True,
+                now=self.now,
             )
+
+    def lose_worker(self) -> None:
+        """Let all leases run out, and take their jobs back."""
+        self.now += LEASE + timedelta(seconds=1)
+        with transaction(self.engine) as connection:
+            for job in find_abandoned(connection, self.now, most=9):
+                assert take_back(connection, job, self.now, crashed=False, poisons=False)
 
     def succeed(self, job_id: str, token: str = "mine") -> bool:
         with transaction(self.engine) as connection:
@@ -109,10 +118,19 @@ def test_a_job_is_not_claimed_before_its_time(desk: Desk) -> None:
     assert desk.claim(job.id) is not None
 
 
-def test_a_job_whose_lease_ran_out_is_claimed_again_and_its_first_worker_shut_out(desk: Desk) -> None:
+def test_only_the_sweeper_takes_a_claim_away(desk: Desk) -> None:
     job = desk.job()
     desk.claim(job.id, "first")
     desk.now += LEASE + timedelta(seconds=1)
+
+    assert desk.claim(job.id, "second") is None
+    assert desk.succeed(job.id, "first")
+
+
+def test_a_job_whose_worker_was_lost_is_claimed_again_and_its_first_worker_shut_out(desk: Desk) -> None:
+    job = desk.job()
+    desk.claim(job.id, "first")
+    desk.lose_worker()
 
     again = desk.claim(job.id, "second")
 

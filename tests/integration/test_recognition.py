@@ -13,6 +13,7 @@ from sqlalchemy import Engine, select
 from shared.database.accounts import set_quota
 from shared.database.engine import transaction
 from shared.database.jobs import Job, erase_job, get_job, get_result
+from shared.database.recovery import find_abandoned, take_back
 from shared.database.tables import attempts, jobs
 from shared.domain.errors import ProviderError
 from shared.domain.job import JobErrorCode, JobStatus, WaitingOn
@@ -27,6 +28,8 @@ from shared.storage import ImageStore
 from tests.factories import make_account, make_client, make_job
 from tests.fakes import FakeClock, FakeProvider, recognition
 from worker.accounts import AccountPool
+from worker.in_hand import ImageHandler
+from worker.leases import LeaseKeeper
 from worker.prepare import ImagePreparer
 from worker.recognition import RecognitionService
 from worker.services import count_calls
@@ -57,7 +60,6 @@ class Bench:
         self.accounts = AccountPool(self.engine, self.settings.require_secret_key(), policy=policy, clock=self.clock)
         return RecognitionService(
             engine=self.engine,
-            store=self.store,
             settlement=Settlement(engine=self.engine, redis=redis, policy=policy, clock=self.clock),
             limiter=Limiter(
                 redis,
@@ -69,7 +71,7 @@ class Bench:
             tokens=TokenStore(redis, self.settings.require_secret_key()),
             accounts=self.accounts,
             providers={"baidu": provider},
-            preparer=ImagePreparer(2, 10_000_000),
+            images=ImageHandler(store=self.store, preparer=ImagePreparer(2, 10_000_000), redis=redis, worker="tests"),
             policy=policy,
             lease=timedelta(seconds=120),
             permit_wait=timedelta(seconds=5),
@@ -77,7 +79,20 @@ class Bench:
             stopping=self.stopping,
             clock=self.clock,
             outage_hold=timedelta(seconds=outage_hold),
+            leases=LeaseKeeper(
+                engine=self.engine,
+                lease=timedelta(seconds=120),
+                longest_task=timedelta(seconds=300),
+                clock=self.clock,
+            ),
         )
+
+    def lose_worker_of(self, job_id: str) -> None:
+        """Let the lease of a claimed job run out, and take it back."""
+        self.clock.forward(seconds=121)
+        with transaction(self.engine) as connection:
+            (abandoned,) = [row for row in find_abandoned(connection, self.clock(), most=9) if row.id == job_id]
+            assert take_back(connection, abandoned, self.clock(), crashed=False, poisons=False)
 
     def job(self, **changes: Any) -> Job:
         return make_job(self.engine, self.client_id, store=self.store, **changes)
@@ -330,7 +345,7 @@ def test_a_worker_whose_lease_ran_out_writes_nothing(bench: Bench) -> None:
     job, second = bench.job(), FakeProvider(recognition(name="second"))
 
     def taken_over() -> None:
-        bench.clock.forward(seconds=121)
+        bench.lose_worker_of(job.id)
         bench.service(second).run_attempt(job.id)
 
     bench.service(SlowProvider(taken_over)).run_attempt(job.id)

@@ -1,0 +1,61 @@
+"""What happened to each job, crashes, and when the sweeper last ran."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Take the step."""
+    op.create_table(
+        "chores",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("ran_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_chores"),
+    )
+    op.add_column(
+        "jobs",
+        sa.Column(
+            "crashes",
+            sa.SmallInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="workers that died while they prepared it",
+        ),
+    )
+    op.add_column(
+        "jobs",
+        sa.Column(
+            "history",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'[]'"),
+            nullable=False,
+            comment="what happened to it, oldest first: {event, at, …}; no content",
+        ),
+    )
+    op.create_index(
+        "ix_jobs_expiring",
+        "jobs",
+        ["expires_at"],
+        postgresql_where=sa.text("status = 'queued' AND expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_jobs_erasing",
+        "jobs",
+        ["erased_at"],
+        postgresql_where=sa.text("erased_at IS NOT NULL AND image_key IS NOT NULL"),
+    )
+
+
+def downgrade() -> None:
+    """Take it back."""
+    op.drop_index("ix_jobs_erasing", table_name="jobs")
+    op.drop_index("ix_jobs_expiring", table_name="jobs")
+    op.drop_column("jobs", "history")
+    op.drop_column("jobs", "crashes")
+    op.drop_table("chores")
