@@ -45,6 +45,9 @@ bench: install  ## print the figures of docs/benchmarks.md, but for the quota's
 bench-quota: install  ## the quota: used and refused, beside others; about 40 minutes
 	$(BIN)/python -m benchmarks.quota
 
+chaos: install  ## kill, cut and corrupt everything under load; about 20 minutes (SEED=…)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1)
+
 lock:  ## pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --upgrade --output-file requirements.lock
@@ -52,4 +55,4 @@ lock:  ## pin the dependencies anew (needs uv)
 clean:  ## remove the environment and all local data
 	rm -rf $(VENV) .kazheng build *.egg-info
 
-.PHONY: help install run demo test check format bench bench-quota lock clean
+.PHONY: help install run demo test check format bench bench-quota chaos lock clean

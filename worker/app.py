@@ -8,6 +8,7 @@ from celery import Celery
 
 from shared.queues import TASK_QUEUES, TRANSPORT_OPTIONS, QueueName, TaskName
 from shared.settings import Settings
+from worker.broker import use_patient_transport
 from worker.schedule import beat_schedule
 
 _MARGIN_SECONDS = 60
@@ -15,6 +16,7 @@ _MARGIN_SECONDS = 60
 
 def make_celery(settings: Settings) -> Celery:
     """The Celery application of workers and beat."""
+    use_patient_transport()
     app = Celery("kazheng", broker=settings.require_redis_url(), include=["worker.tasks"])
     app.conf.update(
         # Results live in Postgres; a backend would cost five commands a job for something nobody reads.

@@ -5,11 +5,12 @@ Calls are not here; `attempts` has a row for each.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal
+from sqlalchemy import ColumnElement, Connection, Row, case, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.database.tables import jobs
+from shared.database.tables import accounts, attempts, jobs
 
 # A job parked for weeks comes and goes; what is kept of it must not grow without end.
 _MOST_EVENTS = 200
@@ -39,3 +40,19 @@ def remembering(event: JobEvent, at: datetime, **details: str | bool | None) -> 
     return case(
         (func.jsonb_array_length(jobs.c.history) < _MOST_EVENTS, jobs.c.history.concat(entry)), else_=jobs.c.history
     )
+
+
+def read_history(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    """What was remembered of a job, oldest first: `event`, `at` (RFC 3339) and details."""
+    return list(connection.execute(select(jobs.c.history).where(jobs.c.id == job_id)).scalar_one())
+
+
+def read_attempts(connection: Connection, job_id: str) -> list[Row[Any]]:
+    """A job's calls in order: the columns of `attempts`, and the account's name as `account`."""
+    statement = (
+        select(attempts, accounts.c.name.label("account"))
+        .join(accounts, accounts.c.id == attempts.c.account_id)
+        .where(attempts.c.job_id == job_id)
+        .order_by(attempts.c.number)
+    )
+    return list(connection.execute(statement))
