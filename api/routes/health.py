@@ -12,7 +12,9 @@ from api.operations import Answer, Operation
 from api.schemas import Liveness, NoQuery, Readiness, ReadyQuery
 from api.services import services
 from api.validation import validate_query
+from shared.clock import utc_now
 from shared.database.engine import transaction
+from shared.database.health import find_troubles
 from shared.database.migrate import is_at_head
 from shared.domain.errors import UnavailableError
 from shared.metrics import render_metrics
@@ -48,7 +50,20 @@ def read_metrics() -> Response:
 
 
 def _warnings() -> list[str]:
-    """Endpoints that are not called: jobs for them are accepted, and wait."""
+    """What does not keep requests from being served, and yet needs somebody."""
+    return [*_stopped_endpoints(), *_stuck_things()]
+
+
+def _stuck_things() -> list[str]:
+    try:
+        with transaction(services().engine) as connection:
+            return [f"{trouble.what}: {trouble.seen}" for trouble in find_troubles(connection, utc_now())]
+    except UnavailableError:
+        return []
+
+
+def _stopped_endpoints() -> list[str]:
+    """Jobs for these are accepted, and wait."""
     try:
         states = services().outlooks.states()
     except (UnavailableError, RedisError):

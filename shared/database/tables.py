@@ -236,6 +236,7 @@ jobs = Table(
         "erased_at",
         postgresql_where=text("erased_at IS NOT NULL AND image_key IS NOT NULL"),
     ),
+    Index("ix_jobs_poisoned", "completed_at", postgresql_where=text("error_code = 'poisoned'")),
     # Rows change about four times in their life: room on the page, and a vacuum that does not wait for millions.
     postgresql_with={
         "fillfactor": 80,

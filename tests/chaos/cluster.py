@@ -22,6 +22,7 @@ from shared.database.clients import create_key
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import upgrade
 from shared.domain.quota import Billing
+from shared.limits import keys
 from shared.limits.connection import connect
 from shared.settings import Settings
 
@@ -85,6 +86,7 @@ class Cluster:
                 secret_key=self.settings.require_secret_key(),
             )
         self.start("api", *WORKERS, "maintenance", "beat")
+        wait_until(lambda: int(str(self.redis.zcard(keys.WORKERS))) > len(WORKERS), 60)
 
     def start(self, *names: str) -> None:
         """Start processes; servers, and the API, are waited for."""

@@ -1,6 +1,7 @@
 """What operators ask: alive, ready, metrics, the documentation."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
@@ -8,6 +9,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from kazheng.stack.valkey import free_port
+from shared.clock import utc_now
+from shared.database.recovery import SWEEP, note_chore
 from shared.settings import Settings
 from tests.integration.api_tools import ApiBench, running_api
 
@@ -56,6 +59,20 @@ def test_a_store_that_can_not_keep_anything_is_named(api: ApiBench) -> None:
 
     assert ready.json is not None
     assert (ready.status_code, ready.json["failing"]) == (503, ["store"])
+
+
+def test_a_sweeper_that_does_not_run_is_a_warning_and_no_reason_to_refuse(api: ApiBench) -> None:
+    never = api.get("/readyz?verbose", key=None)
+    with api.engine.begin() as connection:
+        note_chore(connection, SWEEP, utc_now() - timedelta(minutes=10))
+    late = api.get("/readyz?verbose", key=None)
+    with api.engine.begin() as connection:
+        note_chore(connection, SWEEP, utc_now())
+    well = api.get("/readyz?verbose", key=None)
+
+    assert [answer.status_code for answer in (never, late, well)] == [200, 200, 200]
+    assert [len(answer.json["warnings"]) for answer in (never, late, well)] == [1, 1, 0]  # type: ignore[index]
+    assert "last ran 600 s ago" in late.text
 
 
 def test_tables_of_another_version_are_not_ready(api: ApiBench) -> None:

@@ -19,9 +19,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kazheng.commands.doctor_network import check_account, check_api, check_sandbox, check_workers
 from kazheng.commands.findings import Finding, State, ok, table_of, unknown, wrong
 from kazheng.commands.migrate import SANDBOX
+from shared.clock import utc_now
 from shared.database.accounts import Account, list_accounts
 from shared.database.clients import find_client
 from shared.database.engine import make_engine, transaction
+from shared.database.health import find_troubles
 from shared.database.migrate import is_at_head
 from shared.database.stops import list_stops
 from shared.domain.errors import KazhengError
@@ -73,6 +75,7 @@ def examine() -> list[Finding]:
     findings.append(_check_images(settings))
     findings += _check_accounts(settings, accounts)
     findings += _check_stops(settings, accounts)
+    findings += _check_lines(settings, accounts)
     findings.append(check_api(settings))
     findings.append(check_workers(settings))
     return findings
@@ -216,6 +219,22 @@ def _check_stops(settings: Settings, accounts: list[Account] | None) -> list[Fin
         for stop in stops
         if stop.account_id in names
     ]
+
+
+def _check_lines(settings: Settings, accounts: list[Account] | None) -> list[Finding]:
+    """What stands still."""
+    if accounts is None:
+        return [unknown("lines", "they are in the database")]
+    engine = make_engine(settings, application="kazheng-doctor", pool_size=1)
+    try:
+        with transaction(engine) as connection:
+            troubles = find_troubles(connection, utc_now())
+    except KazhengError:
+        return [unknown("lines", "they are in the database")]
+    finally:
+        engine.dispose()
+    found = [wrong(trouble.what, trouble.seen, trouble.remedy) for trouble in troubles]
+    return found or [ok("lines", "they move; nothing is stuck")]
 
 
 def _check_accounts(settings: Settings, accounts: list[Account] | None) -> list[Finding]:

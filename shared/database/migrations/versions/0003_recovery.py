@@ -50,10 +50,12 @@ def upgrade() -> None:
         ["erased_at"],
         postgresql_where=sa.text("erased_at IS NOT NULL AND image_key IS NOT NULL"),
     )
+    op.create_index("ix_jobs_poisoned", "jobs", ["completed_at"], postgresql_where=sa.text("error_code = 'poisoned'"))
 
 
 def downgrade() -> None:
     """Take it back."""
+    op.drop_index("ix_jobs_poisoned", table_name="jobs")
     op.drop_index("ix_jobs_erasing", table_name="jobs")
     op.drop_index("ix_jobs_expiring", table_name="jobs")
     op.drop_column("jobs", "history")

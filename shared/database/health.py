@@ -1,0 +1,75 @@
+"""What an operator should know of the lines: what stands still, for how long, and what to do about it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+
+from shared.database.recovery import SWEEP, chore_noted
+from shared.database.tables import jobs
+from shared.domain.job import JobErrorCode, JobStatus
+
+# The sweeper runs every 5 s, a lost message is sent again after 30 s, and a lost worker is noticed as soon.
+_SWEEPER_LATE = timedelta(seconds=60)
+_STUCK = timedelta(minutes=2)
+_LATELY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Ages:
+    """Seconds; None: there is none. `sweep`: since the sweeper last ran."""
+
+    oldest_sent: float | None
+    oldest_overdue: float | None
+    sweep: float | None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that stands still, and the remedy."""
+
+    what: str
+    seen: str
+    remedy: str
+
+
+def read_ages(connection: Connection, now: datetime) -> Ages:
+    """How long the oldest message has been on its way, and the oldest lease has been over."""
+    sent = select(func.min(jobs.c.published_at)).where(
+        jobs.c.status == JobStatus.QUEUED, jobs.c.published_at.is_not(None)
+    )
+    overdue = select(func.min(jobs.c.lease_until)).where(
+        jobs.c.status == JobStatus.PROCESSING, jobs.c.lease_until < now
+    )
+    times = [connection.execute(sent).scalar_one(), connection.execute(overdue).scalar_one()]
+    return Ages(
+        *(None if at is None else (now - at).total_seconds() for at in (*times, chore_noted(connection, SWEEP)))
+    )
+
+
+def find_troubles(connection: Connection, now: datetime) -> list[Trouble]:
+    """Everything of this kind that needs somebody, worst first."""
+    ages, found = read_ages(connection, now), []
+    if ages.sweep is None or ages.sweep > _SWEEPER_LATE.total_seconds():
+        seen = "has never run" if ages.sweep is None else f"last ran {ages.sweep:.0f} s ago"
+        remedy = "Start beat and the maintenance worker: until then nothing lost is found again."
+        found.append(Trouble("sweeper", seen, remedy))
+    if ages.oldest_sent is not None and ages.oldest_sent > _STUCK.total_seconds():
+        seen = f"the oldest was sent {ages.oldest_sent:.0f} s ago and nobody took it"
+        found.append(Trouble("messages", seen, "Start workers, or more of them; see `kazheng status`."))
+    if ages.oldest_overdue is not None and ages.oldest_overdue > _STUCK.total_seconds():
+        seen = f"a job's worker was lost {ages.oldest_overdue:.0f} s ago and it was not taken back"
+        found.append(Trouble("claims", seen, "Look into the maintenance worker's log: its sweep fails."))
+    poisoned = count_poisoned(connection, now - _LATELY)
+    if poisoned:
+        remedy = "Their timelines name the workers that died; look into those logs, and keep the images for a test."
+        found.append(Trouble("poisoned jobs", f"{poisoned} since yesterday", remedy))
+    return found
+
+
+def count_poisoned(connection: Connection, since: datetime) -> int:
+    """Jobs given up since then because workers died preparing them."""
+    statement = select(func.count()).where(
+        jobs.c.error_code == JobErrorCode.POISONED, jobs.c.status == JobStatus.FAILED, jobs.c.completed_at >= since
+    )
+    return connection.execute(statement).scalar_one()
