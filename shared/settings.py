@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     # Workers
     worker_threads: int = Field(32, ge=1, le=512, description="jobs one worker process holds at a time")
     prepare_threads: int = Field(2, ge=1, le=64, description="images one worker process decodes at a time")
-    lease_seconds: int = Field(20, ge=8, description="a worker not heard of for so long is dead; its jobs go to others")
+    lease_seconds: int = Field(15, ge=8, description="a worker not heard of for so long is dead; its jobs go to others")
     permit_wait_seconds: float = Field(30.0, gt=0, description="longest wait of one job for its turn at the provider")
     permit_jitter_seconds: float = Field(
         0.05, ge=0, le=0.5, description="spread between permit and arrival to reckon with until it is measured"

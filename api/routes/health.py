@@ -1,11 +1,13 @@
 """`/livez`, `/readyz`, `/metrics`: for whoever operates this. They ask for no key and tell nothing of any client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 import structlog
 from flask import Response, request
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from api.operations import Answer, Operation
@@ -14,7 +16,7 @@ from api.services import services
 from api.validation import validate_query
 from shared.clock import utc_now
 from shared.database.engine import transaction
-from shared.database.health import find_troubles
+from shared.database.health import Ages, find_troubles, read_ages
 from shared.database.migrate import is_at_head
 from shared.domain.errors import UnavailableError
 from shared.metrics import render_metrics
@@ -46,7 +48,38 @@ def read_readiness() -> Response:
 def read_metrics() -> Response:
     """What Prometheus reads, of all processes of this machine."""
     validate_query(NoQuery, request.args)
-    return Response(render_metrics(), content_type=CONTENT_TYPE_LATEST)
+    return Response(render_metrics() + _render_ages(), content_type=CONTENT_TYPE_LATEST)
+
+
+class _AgesCollector(Collector):
+    """Gauges read when they are asked for: whoever would have to set them may be what is dead."""
+
+    def __init__(self, ages: Ages) -> None:
+        self._ages = ages
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (metric, says) in _AGES.items():
+            seconds = getattr(self._ages, name)
+            if seconds is not None:
+                yield GaugeMetricFamily(metric, says, value=seconds)
+
+
+_AGES = {
+    "oldest_sent": ("kazheng_oldest_message_seconds", "Since the oldest message that nobody has taken was sent"),
+    "oldest_overdue": ("kazheng_oldest_overdue_claim_seconds", "Since the oldest lease ran out that is not taken back"),
+    "sweep": ("kazheng_sweep_age_seconds", "Since the sweeper last ran"),
+}
+
+
+def _render_ages() -> bytes:
+    try:
+        with transaction(services().engine) as connection:
+            ages = read_ages(connection, utc_now())
+    except UnavailableError:
+        return b""
+    registry = CollectorRegistry()
+    registry.register(_AgesCollector(ages))
+    return generate_latest(registry)
 
 
 def _warnings() -> list[str]:

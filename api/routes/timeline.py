@@ -26,14 +26,14 @@ def read_timeline(job_id: str) -> Response:
     job = find_job(job_id)
     with transaction(services().engine) as connection:
         history, calls = read_history(connection, job.id), read_attempts(connection, job.id)
-    told = [*_ends(job), *(TimelineEvent(**event) for event in history), *_calls(calls)]
+    accepted = TimelineEvent(event="accepted", at=job.created_at)
+    told = [accepted, *(TimelineEvent(**event) for event in history), *_calls(calls), *_ends(job)]
     # In one instant things stand in the order in which they were written.
     view = TimelineView(job_id=job.id, data=sorted(told, key=lambda event: event.at))
     return Response(to_json(view), content_type="application/json")
 
 
 def _ends(job: Job) -> Iterator[TimelineEvent]:
-    yield TimelineEvent(event="accepted", at=job.created_at)
     if job.completed_at is not None:
         yield TimelineEvent(event=job.status.value, at=job.completed_at, **_given(error_code=job.error_code))
     if job.erased_at is not None:

@@ -87,6 +87,7 @@ class JobErrorCode(StrEnum):
     PROVIDER_FAILED = "provider_failed"
     PROVIDER_MISCONFIGURED = "provider_misconfigured"
     POISONED = "poisoned"
+    FAILED_BY_OPERATOR = "failed_by_operator"
     EXPIRED = "expired"
     CANCELED = "canceled"
 
@@ -125,6 +126,7 @@ JOB_ERRORS: dict[JobErrorCode, tuple[str, bool]] = {
         True,
     ),
     JobErrorCode.POISONED: ("Reading this image made a worker stop, again and again. It is not tried any more.", False),
+    JobErrorCode.FAILED_BY_OPERATOR: ("The operator ended the job. Send the image again, or ask why.", True),
     JobErrorCode.EXPIRED: ("The job had not started when its expires_in was over.", True),
     JobErrorCode.CANCELED: ("The job was canceled by its client.", True),
 }

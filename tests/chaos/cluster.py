@@ -34,8 +34,9 @@ _BIN = Path(sys.executable).parent
 class Cluster:
     """Servers and processes by name: postgres, valkey, api, worker0, worker1, maintenance, beat."""
 
-    def __init__(self, folder: Path, sandbox: ScriptedSandbox, *, lease_seconds: int) -> None:
+    def __init__(self, folder: Path, sandbox: ScriptedSandbox, *, lease_seconds: int, app: str) -> None:
         """Write configurations; nothing runs yet."""
+        self._app = app
         self.folder = folder
         self.sandbox = sandbox
         self.lease_seconds = lease_seconds
@@ -106,7 +107,7 @@ class Cluster:
             wait_until(lambda name=name: self._is_ready(name), 60)
 
     def _command(self, name: str) -> Sequence[str]:
-        celery = (str(_BIN / "celery"), "-A", "worker.main")
+        celery = (str(_BIN / "celery"), "-A", self._app)
         if name == "postgres":
             return self._postgres.command
         if name == "valkey":
@@ -145,6 +146,12 @@ class Cluster:
         time.sleep(away_seconds)
         self.start(name)
 
+    def revive(self) -> int:
+        """Start the processes that have died, as a supervisor would; how many."""
+        dead = [name for name, process in self._processes.items() if process.poll() is not None]
+        self.start(*dead)
+        return len(dead)
+
     def stop_all(self) -> None:
         """End whatever runs, in good order."""
         for name in ("beat", "maintenance", *WORKERS, "api"):
@@ -179,12 +186,12 @@ def wait_until(claim: object, seconds: float) -> None:
 
 
 @contextmanager
-def running_cluster(folder: Path, *, lease_seconds: int) -> Iterator[Cluster]:
+def running_cluster(folder: Path, *, lease_seconds: int, app: str = "worker.main") -> Iterator[Cluster]:
     """Run one for the length of a `with` block."""
     account = {"qps": QPS, "window": "bucket", "bucket_size": QPS}
     script = {"accounts": [account], "latency": {"median_seconds": 0.3, "p95_seconds": 0.8}}
     with running_sandbox(**script) as sandbox:
-        cluster = Cluster(folder, sandbox, lease_seconds=lease_seconds)
+        cluster = Cluster(folder, sandbox, lease_seconds=lease_seconds, app=app)
         try:
             cluster.start_all()
             yield cluster

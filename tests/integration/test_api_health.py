@@ -99,6 +99,23 @@ def test_metrics_count_requests_without_ids(api: ApiBench) -> None:
     assert job_id not in metrics.text
 
 
+def test_metrics_tell_how_long_things_stand_still(api: ApiBench) -> None:
+    api.submitted_id()
+    with api.engine.begin() as connection:
+        note_chore(connection, SWEEP, utc_now() - timedelta(minutes=10))
+        connection.execute(text("UPDATE jobs SET published_at = now() - interval '5 minutes'"))
+
+    metrics = dict(
+        line.split()
+        for line in api.get("/metrics", key=None).text.splitlines()
+        if not line.startswith("#") and "_seconds " in line
+    )
+
+    assert 600 <= float(metrics["kazheng_sweep_age_seconds"]) < 660
+    assert 300 <= float(metrics["kazheng_oldest_message_seconds"]) < 360
+    assert "kazheng_oldest_overdue_claim_seconds" not in metrics
+
+
 def test_the_page_and_all_it_needs_come_from_here(api: ApiBench) -> None:
     page, script, document = (api.get(path, key=None) for path in ("/docs", "/docs/scalar.js", "/openapi.json"))
 

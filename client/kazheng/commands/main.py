@@ -19,6 +19,7 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
         "status": _Entry("up", "Show what runs here."),
         "quotas": _Entry("quotas", "Show what each account may still do, and who waits for it."),
         "usage": _Entry("usage", "Show how many calls were made, and what they cost."),
+        "jobs": _Entry("jobs", "Push or end waiting jobs by hand."),
         "doctor": _Entry("doctor", "Find out what is wrong, and what to do."),
     },
     "Use it": {
