@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from shared.domain.documents import DocumentType
@@ -29,6 +28,7 @@ from shared.domain.retry import FailureKind
 from worker.providers.baidu_errors import provider_error
 from worker.providers.baidu_fields import read_answer
 from worker.providers.protocol import Credentials, PreparedImage
+from worker.providers.watchdog import Watchdog, WatchedAdapter
 
 _LARGEST_ANSWER = 8_000_000
 # Gateways close connections after a minute or so of silence: a call over such a one would open another, late.
@@ -44,6 +44,7 @@ class BaiduProvider:
         """Take the limits of one call, in seconds: to connect, between two bytes, and in all."""
         self._timeout = (connect_timeout, read_timeout)
         self._deadline = deadline
+        self._watchdog = Watchdog()
         self._local = threading.local()
 
     def fetch_token(self, credentials: Credentials) -> tuple[str, float]:
@@ -153,43 +154,53 @@ class BaiduProvider:
         if session is None:
             session = requests.Session()
             session.trust_env = False  # no proxy and no .netrc that the settings don't know of
-            session.mount("https://", HTTPAdapter(pool_maxsize=1, max_retries=0))
-            session.mount("http://", HTTPAdapter(pool_maxsize=1, max_retries=0))
+            adapter = self._local.adapter = WatchedAdapter()
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
             self._local.session = session
         return session
 
     def _post(self, url: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         """Status and parsed JSON, None where the body is not JSON."""
         give_up_at = time.monotonic() + self._deadline
+        session = self._session()
         try:
-            with self._session().post(
-                url,
-                params=query,
-                data=body,
-                headers=_FORM,
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                self._watchdog.watching(self._local.adapter.shut, give_up_at),
+                session.post(
+                    url,
+                    params=query,
+                    data=body,
+                    headers=_FORM,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 content = bytearray()
                 # `requests` times each arrival of bytes, not the whole, and its own `iter_content` waits for a full
                 # chunk: an answer that drips would hold the thread for ever.
                 while chunk := response.raw.read1(65_536, decode_content=True):
                     content += chunk
                     if time.monotonic() > give_up_at or len(content) > _LARGEST_ANSWER:
-                        raise ProviderError(
-                            FailureKind.RETRY_SOON,
-                            "the provider's answer did not end",
-                            upstream_code="no_end",
-                            answered=False,
-                        )
+                        raise _no_end()
+                # A socket that was shut looks like the end of an answer without a length.
+                if time.monotonic() > give_up_at:
+                    raise _no_end()
                 return response.status_code, _parse(bytes(content))
         except requests.ConnectTimeout:
             raise _unreachable("connect_timeout", called=False) from None
         except (requests.Timeout, ReadTimeoutError):
             raise _unreachable("timeout", called=True) from None
         except (requests.RequestException, HTTPError) as error:
+            if time.monotonic() > give_up_at:
+                raise _no_end() from None
             raise _unreachable(type(error).__name__, called=True) from None
+
+
+def _no_end() -> ProviderError:
+    detail = "the provider's answer did not end"
+    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code="no_end", answered=False)
 
 
 def _unreachable(reason: str, *, called: bool) -> ProviderError:

@@ -154,6 +154,19 @@ def test_what_is_no_answer_is_told_from_one(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer is cut off in the middle
+def test_headers_that_drip_are_given_up() -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            time.sleep(0.05)
+            handler.wfile.write(b"X-Slow: 1\r\n")
+
+    with upstream(drip) as (url, _):
+        failure = call(url, deadline=0.2)
+
+    assert (failure.kind, failure.upstream_code, failure.answered) == (FailureKind.RETRY_SOON, "no_end", False)
+
+
 @pytest.mark.parametrize("size", [1, 70_000])  # less than one read, more than one
 @pytest.mark.parametrize("framing", [("Content-Length", "1000000"), ("Transfer-Encoding", "chunked")])
 def test_an_answer_that_drips_is_given_up(size: int, framing: tuple[str, str]) -> None:
