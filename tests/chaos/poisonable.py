@@ -4,13 +4,12 @@ import os
 import signal
 
 from shared.domain.documents import Limits
+from tests.chaos.poison import DEADLY_WIDTH
 from worker.main import app
 from worker.prepare import ImagePreparer
 from worker.providers.protocol import PreparedImage
 
-DEADLY_WIDTH = 77
-
-__all__ = ["DEADLY_WIDTH", "app"]
+__all__ = ["app"]
 
 _prepare = ImagePreparer.prepare
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.chaos.cluster import running_cluster
 from tests.chaos.observer import Observer
-from tests.chaos.poisonable import DEADLY_WIDTH
+from tests.chaos.poison import DEADLY_WIDTH
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
