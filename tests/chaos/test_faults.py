@@ -12,7 +12,7 @@ from tests.chaos.observer import Observer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PICTURES = 60
-# The others, and all at random, are for `make chaos`: a killed API, for one, leaves idempotency keys locked for a while.
+# The others, and all at random, are for `make chaos`: a killed API, for one, leaves idempotency keys locked.
 QUICK = ("worker_killed", "redis_killed", "postgres_crashed", "rolling_restart", "messages_doubled")
 
 
