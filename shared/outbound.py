@@ -134,6 +134,19 @@ class _Door:
             self._opened.clear()
 
 
+def connect_through(adapter: HTTPAdapter, plain: type[HTTPConnection], secure: type[HTTPSConnection]) -> None:
+    """Let an adapter make connections of these classes; for `init_poolmanager`."""
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = secure
+
+    manager: PoolManager = adapter.poolmanager
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
 class _CheckedAdapter(HTTPAdapter):
     """Connects through a door instead of by itself."""
 
@@ -153,14 +166,7 @@ class _CheckedAdapter(HTTPAdapter):
             def _new_conn(self) -> socket.socket:
                 return _open(door, self)
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        manager: PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        connect_through(self, Plain, Secure)
 
 
 def _open(door: _Door, connection: HTTPConnection) -> socket.socket:

@@ -13,8 +13,8 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.poolmanager import PoolManager
+
+from shared.outbound import connect_through
 
 _LOOK_SECONDS = 0.25
 
@@ -41,14 +41,7 @@ class WatchedAdapter(HTTPAdapter):
                 adapter._connection = self
                 super().request(*args, **kwargs)
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        manager: PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        connect_through(self, Plain, Secure)
 
     def shut(self) -> None:
         """End the connection under the thread that waits for it."""
