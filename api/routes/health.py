@@ -74,6 +74,8 @@ _AGES = {
 def _render_ages() -> bytes:
     try:
         with transaction(services().engine) as connection:
+            if not is_at_head(connection):  # `/readyz` says so
+                return b""
             ages = read_ages(connection, utc_now())
     except UnavailableError:
         return b""
@@ -90,6 +92,8 @@ def _warnings() -> list[str]:
 def _stuck_things() -> list[str]:
     try:
         with transaction(services().engine) as connection:
+            if not is_at_head(connection):  # a check of its own says so
+                return []
             return [f"{trouble.what}: {trouble.seen}" for trouble in find_troubles(connection, utc_now())]
     except UnavailableError:
         return []

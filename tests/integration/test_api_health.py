@@ -80,12 +80,16 @@ def test_tables_of_another_version_are_not_ready(api: ApiBench) -> None:
         found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
 
-    ready = api.get("/readyz?verbose", key=None)
+        connection.execute(text("ALTER TABLE chores RENAME TO not_yet"))
+
+    ready, metrics = api.get("/readyz?verbose", key=None), api.get("/metrics", key=None)
     with api.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE not_yet RENAME TO chores"))
         connection.execute(text("UPDATE alembic_version SET version_num = :found"), {"found": found})
 
     assert ready.json is not None
     assert (ready.status_code, ready.json["failing"]) == (503, ["database"])
+    assert metrics.status_code == 200
     assert "kazheng migrate" in ready.json["checks"]["database"]
 
 
