@@ -38,9 +38,9 @@ class TaskName(StrEnum):
     RECOGNIZE = "kazheng.recognize"
     """Run the next attempt of a job."""
     SWEEP = "kazheng.sweep"
-    """Publish jobs whose message or worker is gone."""
+    """Put jobs back in line whose message or worker is gone, and end those past their time."""
     PURGE = "kazheng.purge"
-    """Forget idempotency keys past their time."""
+    """Forget idempotency keys past their time, and erase images that nobody owns any more."""
 
 
 LANE_QUEUES = {Lane.INTERACTIVE: QueueName.INTERACTIVE, Lane.BULK: QueueName.BULK}

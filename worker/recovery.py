@@ -8,6 +8,7 @@ A worker that dies while it prepares an image (`kz:…:preparing`) counts agains
 the fourth worker would die too. Jobs that waited for a permit or an answer in the same process are not blamed.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
@@ -66,8 +67,8 @@ class RecoveryService:
         except DatabaseUnavailableError:
             self._was_away = True
             raise
-        for job_id in expired:
-            log.info("job_settled", job_id=job_id, status=JobStatus.EXPIRED)
+        for job_id, document_type in expired.items():
+            self._announce(job_id, document_type, JobStatus.EXPIRED)
         if self._was_away:
             # Nobody could renew a lease meanwhile: the living shall have the time to.
             self._was_away = False
@@ -94,10 +95,16 @@ class RecoveryService:
         log.warning("job_swept", job_id=job.id, reason="abandoned", worker=job.worker, while_preparing=crashed)
         if poisons:
             POISONED.inc()
-            JOBS_SETTLED.labels(job.document_type, JobStatus.FAILED).inc()
             log.error("job_poisoned", job_id=job.id, crashes=job.crashes + 1)
-            self._redis.publish(keys.FINAL_CHANNEL, job.id)
+            self._announce(job.id, job.document_type, JobStatus.FAILED)
         return True
+
+    def _announce(self, job_id: str, document_type: str, status: JobStatus) -> None:
+        """Wake held polls; best effort, for they look for themselves every second."""
+        JOBS_SETTLED.labels(document_type, status).inc()
+        log.info("job_settled", job_id=job_id, status=status)
+        with suppress(RedisError):
+            self._redis.publish(keys.FINAL_CHANNEL, job_id)
 
     def _send_again(self, now: datetime) -> int:
         # A queue that is long already gets nothing: nobody reads it, and another message would not help.

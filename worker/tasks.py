@@ -14,11 +14,11 @@ def recognize(job_id: str) -> None:
 
 @shared_task(name=TaskName.SWEEP.value)
 def sweep() -> None:
-    """Publish jobs whose message or worker is gone."""
+    """Put jobs back in line whose message or worker is gone, and end those past their time."""
     services().recovery.sweep()
 
 
 @shared_task(name=TaskName.PURGE.value)
 def purge() -> None:
-    """Forget idempotency keys past their time."""
+    """Forget idempotency keys past their time, and erase images that nobody owns any more."""
     services().recovery.purge()

@@ -162,7 +162,8 @@ def final_ids(connection: Connection, job_ids: list[str]) -> set[str]:
     return set(connection.execute(statement).scalars())
 
 
-def _visible(**values: Any) -> dict[str, Any]:
+def visible(**values: Any) -> dict[str, Any]:
+    """These values, as a change that clients can see."""
     return {**values, "revision": jobs.c.revision + 1}
 
 
@@ -184,7 +185,7 @@ def claim_job(
         update(jobs)
         .where(jobs.c.id == job_id, waits)
         .values(
-            _visible(
+            visible(
                 status=JobStatus.PROCESSING,
                 waiting_on=None,
                 not_before=None,
@@ -202,7 +203,19 @@ def claim_job(
     return _to_optional_job(connection.execute(statement).one_or_none())
 
 
-_UNCLAIMED = {"claim_token": None, "claimed_by": None, "lease_until": None}
+def ended_with(status: JobStatus, code: JobErrorCode, now: datetime) -> dict[str, Any]:
+    """The values of a job that ends without a result."""
+    return {
+        "status": status,
+        "waiting_on": None,
+        "not_before": None,
+        "completed_at": now,
+        "error_code": code,
+        "error_detail": JOB_ERRORS[code][0],
+    }
+
+
+UNCLAIMED = {"claim_token": None, "claimed_by": None, "lease_until": None}
 
 
 def release_job(
@@ -224,8 +237,8 @@ def release_job(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.claim_token == token)
         .values(
-            _visible(
-                **_UNCLAIMED,
+            visible(
+                **UNCLAIMED,
                 status=JobStatus.QUEUED,
                 waiting_on=waiting_on,
                 not_before=not_before,
@@ -245,7 +258,7 @@ def release_job(
 
 def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetime, result: Mapping[str, Any]) -> bool:
     """End a claimed job with a result; False when the claim was lost."""
-    values = _visible(**_UNCLAIMED, status=JobStatus.SUCCEEDED, completed_at=now)
+    values = visible(**UNCLAIMED, status=JobStatus.SUCCEEDED, completed_at=now)
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(values)
     if connection.execute(statement).rowcount != 1:
         return False
@@ -258,13 +271,10 @@ def fail_job(
 ) -> bool:
     """End a claimed job with an error; False when the claim was lost."""
     status = JobStatus.EXPIRED if error is JobErrorCode.EXPIRED else JobStatus.FAILED
-    values = _visible(
-        **_UNCLAIMED,
-        status=status,
-        completed_at=now,
+    values = visible(
+        **UNCLAIMED,
+        **ended_with(status, error, now),
         failed_attempts=jobs.c.failed_attempts + int(count_failure),
-        error_code=error,
-        error_detail=JOB_ERRORS[error][0],
     )
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(values)
     return connection.execute(statement).rowcount == 1
@@ -272,15 +282,7 @@ def fail_job(
 
 def cancel_job(connection: Connection, job_id: str, *, client_id: str, now: datetime) -> Job | None:
     """Call off a job that has not started; None when there is no such queued job."""
-    code = JobErrorCode.CANCELED
-    values = _visible(
-        status=JobStatus.CANCELED,
-        waiting_on=None,
-        not_before=None,
-        completed_at=now,
-        error_code=code,
-        error_detail=JOB_ERRORS[code][0],
-    )
+    values = visible(**ended_with(JobStatus.CANCELED, JobErrorCode.CANCELED, now))
     statement = (
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.client_id == client_id, jobs.c.status == JobStatus.QUEUED)
@@ -301,17 +303,9 @@ def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datet
     """
     owned = and_(jobs.c.id == job_id, jobs.c.client_id == client_id)
     key = connection.execute(select(jobs.c.image_key).where(owned).with_for_update()).scalar_one_or_none()
-    unfinished = {
-        **_UNCLAIMED,
-        "status": JobStatus.CANCELED,
-        "waiting_on": None,
-        "not_before": None,
-        "completed_at": now,
-        "error_code": JobErrorCode.CANCELED,
-        "error_detail": JOB_ERRORS[JobErrorCode.CANCELED][0],
-    }
+    unfinished = {**UNCLAIMED, **ended_with(JobStatus.CANCELED, JobErrorCode.CANCELED, now)}
     connection.execute(update(jobs).where(owned, jobs.c.status.not_in(_FINAL)).values(unfinished))
-    erased = _visible(erased_at=now, client_reference_id=None, metadata={})
+    erased = visible(erased_at=now, client_reference_id=None, metadata={})
     connection.execute(update(jobs).where(owned, jobs.c.erased_at.is_(None)).values(erased))
     connection.execute(results.delete().where(results.c.job_id.in_(select(jobs.c.id).where(owned))))
     return key

@@ -7,8 +7,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from shared.database.history import JobEvent, remembering
+from shared.database.jobs import ended_with, visible
 from shared.database.tables import clients, jobs
-from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, WaitingOn
+from shared.domain.job import JobErrorCode, JobStatus, WaitingOn
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,16 @@ def select_waiting(connection: Connection, wanted: Selection, *, most: int) -> l
 
 def requeue_jobs(connection: Connection, wanted: Selection, now: datetime) -> int:
     """Make waiting jobs ready at once, whatever they wait for; how many. They are called within the quota as ever."""
-    values = {
-        "not_before": None,
-        "published_at": None,
-        "waiting_on": WaitingOn.WORKER,
-        "revision": jobs.c.revision + 1,
-        "history": remembering(JobEvent.REQUEUED, now),
-    }
+    values = visible(
+        not_before=None,
+        published_at=None,
+        waiting_on=WaitingOn.WORKER,
+        history=remembering(JobEvent.REQUEUED, now),
+    )
     return connection.execute(update(jobs).where(*wanted.conditions()).values(values)).rowcount
 
 
 def fail_jobs(connection: Connection, wanted: Selection, now: datetime) -> int:
     """End waiting jobs as failed by the operator; how many."""
-    code = JobErrorCode.FAILED_BY_OPERATOR
-    values = {
-        "status": JobStatus.FAILED,
-        "waiting_on": None,
-        "not_before": None,
-        "completed_at": now,
-        "error_code": code,
-        "error_detail": JOB_ERRORS[code][0],
-        "revision": jobs.c.revision + 1,
-    }
+    values = visible(**ended_with(JobStatus.FAILED, JobErrorCode.FAILED_BY_OPERATOR, now))
     return connection.execute(update(jobs).where(*wanted.conditions()).values(values)).rowcount

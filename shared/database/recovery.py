@@ -9,8 +9,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.engine import commit_without_waiting
 from shared.database.history import JobEvent, remembering
+from shared.database.jobs import UNCLAIMED, ended_with, visible
 from shared.database.tables import chores, jobs
-from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
+from shared.domain.job import JobErrorCode, JobStatus, Lane, WaitingOn
 
 SWEEP = "sweep"
 """The chore that all others of this kind hang on; its age tells whether anything is recovered."""
@@ -77,9 +78,6 @@ def find_abandoned(connection: Connection, now: datetime, *, most: int) -> list[
     return [Abandoned(*row) for row in connection.execute(statement)]
 
 
-_UNCLAIMED = {"claim_token": None, "claimed_by": None, "lease_until": None}
-
-
 def take_back(connection: Connection, job: Abandoned, now: datetime, *, crashed: bool, poisons: bool) -> bool:
     """Put an abandoned job back in line, or end it as poisoned; False: its worker was quicker, or another sweeper.
 
@@ -87,25 +85,22 @@ def take_back(connection: Connection, job: Abandoned, now: datetime, *, crashed:
         crashed: its worker died while it prepared the image.
         poisons: that was once too often.
     """
-    values: dict[str, object] = {
-        **_UNCLAIMED,
-        "crashes": jobs.c.crashes + int(crashed),
-        "published_at": None,
-        "revision": jobs.c.revision + 1,
-        "history": remembering(JobEvent.WORKER_LOST, now, worker=job.worker, while_preparing=crashed),
-    }
+    values = visible(
+        **UNCLAIMED,
+        crashes=jobs.c.crashes + int(crashed),
+        published_at=None,
+        history=remembering(JobEvent.WORKER_LOST, now, worker=job.worker, while_preparing=crashed),
+    )
     if poisons:
-        code = JobErrorCode.POISONED
-        values |= {"status": JobStatus.FAILED, "completed_at": now, "error_code": code}
-        values["error_detail"] = JOB_ERRORS[code][0]
+        values |= ended_with(JobStatus.FAILED, JobErrorCode.POISONED, now)
     else:
         values |= {"status": JobStatus.QUEUED, "waiting_on": WaitingOn.WORKER, "not_before": None}
     where = jobs.c.id == job.id, jobs.c.claim_token == job.token, jobs.c.lease_until < now
     return connection.execute(update(jobs).where(*where).values(**values)).rowcount == 1
 
 
-def expire_due(connection: Connection, now: datetime, *, most: int) -> list[str]:
-    """End jobs that were not started in time; their ids."""
+def expire_due(connection: Connection, now: datetime, *, most: int) -> dict[str, str]:
+    """End jobs that were not started in time; their document types by id."""
     due = (
         select(jobs.c.id)
         .where(jobs.c.status == JobStatus.QUEUED, jobs.c.expires_at <= now, jobs.c.calls == 0)
@@ -114,20 +109,9 @@ def expire_due(connection: Connection, now: datetime, *, most: int) -> list[str]
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    code = JobErrorCode.EXPIRED
-    values = {
-        "status": JobStatus.EXPIRED,
-        "waiting_on": None,
-        "not_before": None,
-        "published_at": None,
-        "completed_at": now,
-        "error_code": code,
-        "error_detail": JOB_ERRORS[code][0],
-        "revision": jobs.c.revision + 1,
-    }
-    return list(
-        connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(values).returning(jobs.c.id)).scalars()
-    )
+    values = visible(**ended_with(JobStatus.EXPIRED, JobErrorCode.EXPIRED, now))
+    ended = update(jobs).where(jobs.c.id.in_(due)).values(values).returning(jobs.c.id, jobs.c.document_type)
+    return {row.id: row.document_type for row in connection.execute(ended)}
 
 
 def find_erasing(connection: Connection, *, most: int) -> list[tuple[str, str]]:
