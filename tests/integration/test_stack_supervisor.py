@@ -191,6 +191,8 @@ def killed_up(home: Path, *, with_supervisord: bool) -> Iterator[psutil.Process]
             os.kill(found.supervisord_pid, signal.SIGKILL)
         up.kill()
         up.wait()
+        if with_supervisord:  # a killed process keeps its locks until the system has taken it apart
+            wait_until(lambda: holder(home) is None)
         yield child
     finally:
         if child.is_running():
