@@ -1,6 +1,6 @@
 """In-memory doubles that satisfy the production protocols."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from shared.domain.documents import DocumentType
@@ -55,6 +55,8 @@ class FakeProvider:
         options: Mapping[str, object],
         body: bytes,
         image: PreparedImage,
+        *,
+        safe_until: Callable[[], float],
     ) -> Recognition:
         self.calls.append(token)
         self.bodies.append(body)

@@ -123,10 +123,10 @@ class RecognitionService:
         Raises:
             DatabaseUnavailableError: Postgres is away; the lease, or the sweeper, brings the job back.
         """
-        claimed = self._claim_patiently(job_id)
+        claimed, since = self._claim_patiently(job_id)
         if claimed is None:
             return
-        with self._leases.keeping(claimed.token):
+        with self._leases.keeping(claimed.token, since=since):
             self._run(claimed)
 
     def _run(self, claimed: Claimed) -> None:
@@ -146,15 +146,19 @@ class RecognitionService:
             broken = ProviderError(FailureKind.RETRY_SOON, f"a defect: {type(error).__name__}", called=False)
             self._settlement.fail_attempt(claimed, None, broken)
 
-    def _claim_patiently(self, job_id: str) -> Claimed | None:
+    def _claim_patiently(self, job_id: str) -> tuple[Claimed | None, float]:
         """Claim, and while Postgres is away hold the message: the queue must not run empty into the void.
+
+        Returns:
+            The claim, None if there was nothing to claim, and from when its lease counts, by `time.monotonic`.
 
         Raises:
             DatabaseUnavailableError: Postgres is away, and this process stops.
         """
         while True:
+            since = time.monotonic()
             try:
-                return self._claim(job_id)
+                return self._claim(job_id), since
             except DatabaseUnavailableError:
                 log.warning("database_unavailable", job_id=job_id)
                 if self._stopping.wait(_DATABASE_RETRY_SECONDS):
@@ -232,6 +236,7 @@ class RecognitionService:
                 claimed.job.options,
                 ready.body,
                 ready.image,
+                safe_until=lambda: self._leases.safe_until(claimed.token),
             )
         except ProviderError as error:
             return self._after_failure(claimed, permit, call, caller, error, may_refresh=may_refresh)

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 
 from sqlalchemy import Engine
 
-from shared.clock import utc_now
 from shared.database import attempts as attempt_rows
+from shared.database.clock import DatabaseClock
 from shared.database.engine import make_engine, transaction
 from shared.domain.retry import RetryPolicy
 from shared.images import load_formats
@@ -60,6 +60,7 @@ def build_services(settings: Settings) -> Services:
     stopping = threading.Event()
     # A thread holds a connection for milliseconds only: far fewer are needed than there are threads.
     engine = make_engine(settings, application="kazheng-worker", pool_size=min(10, settings.worker_threads))
+    clock = DatabaseClock(engine)
     redis = connect(settings)
     policy = RetryPolicy(max_attempts=settings.max_attempts)
     process = f"{socket.gethostname()}:{os.getpid()}"
@@ -81,7 +82,7 @@ def build_services(settings: Settings) -> Services:
         most_waiting=max(2, settings.worker_threads // 2),
     )
     accounts = AccountPool(
-        engine, settings.require_secret_key(), order=settings.account_order, policy=policy, clock=utc_now
+        engine, settings.require_secret_key(), order=settings.account_order, policy=policy, clock=clock
     )
     publisher = Publisher(settings)
     store = make_store(settings)
@@ -89,11 +90,11 @@ def build_services(settings: Settings) -> Services:
         engine=engine,
         lease=settings.lease,
         longest_task=timedelta(seconds=settings.longest_attempt_seconds + settings.call_deadline_seconds),
-        clock=utc_now,
+        clock=clock,
     )
     recognition = RecognitionService(
         engine=engine,
-        settlement=Settlement(engine=engine, redis=redis, policy=policy, clock=utc_now),
+        settlement=Settlement(engine=engine, redis=redis, policy=policy, clock=clock),
         limiter=limiter,
         spread=spread,
         tokens=TokenStore(redis, settings.require_secret_key()),
@@ -110,12 +111,12 @@ def build_services(settings: Settings) -> Services:
         permit_wait=timedelta(seconds=settings.permit_wait_seconds),
         worker=process,
         stopping=stopping,
-        clock=utc_now,
+        clock=clock,
         zone=settings.quota_zone,
         leases=leases,
     )
-    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=utc_now)
-    feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=utc_now)
+    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=clock)
+    feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=clock)
     return Services(recognition, recovery, leases, feeder, stopping)
 
 

@@ -133,7 +133,7 @@ def test_a_lease_that_is_renewed_is_not_taken_away(sweeping: Sweeping) -> None:
     keeper = LeaseKeeper(engine=sweeping.engine, lease=LEASE, longest_task=timedelta(seconds=60), clock=sweeping.clock)
     sweeping.claim(job_id)
 
-    with keeper.keeping(sweeping.read(job_id).claim_token):
+    with keeper.keeping(sweeping.read(job_id).claim_token, since=time.monotonic()):
         sweeping.clock.forward(seconds=15)
         time.sleep(1.1)
         renewed = keeper.renew()
@@ -148,9 +148,29 @@ def test_a_task_that_hangs_is_not_kept_alive(sweeping: Sweeping) -> None:
     keeper = LeaseKeeper(engine=sweeping.engine, lease=LEASE, longest_task=timedelta(seconds=1), clock=sweeping.clock)
     sweeping.claim(job_id)
 
-    with keeper.keeping(sweeping.read(job_id).claim_token):
+    with keeper.keeping(sweeping.read(job_id).claim_token, since=time.monotonic()):
         time.sleep(1.1)
         assert keeper.renew() == 0
+
+
+def test_a_keeper_knows_what_is_surely_still_its_own(sweeping: Sweeping) -> None:
+    kept, taken = sweeping.job(), sweeping.job()
+    keeper = LeaseKeeper(engine=sweeping.engine, lease=LEASE, longest_task=timedelta(seconds=60), clock=sweeping.clock)
+    sweeping.claim(kept)
+    sweeping.clock.forward(seconds=1)  # the claims' tokens are made of the time
+    sweeping.claim(taken)
+    tokens = [sweeping.read(job_id).claim_token for job_id in (kept, taken)]
+    sweeping.set(taken, claim_token="another")
+    claimed_at = time.monotonic()
+
+    with keeper.keeping(tokens[0], since=claimed_at), keeper.keeping(tokens[1], since=claimed_at):
+        before = [keeper.safe_until(token) for token in tokens]
+        time.sleep(1.1)
+        keeper.renew()
+
+        assert keeper.safe_until(tokens[0]) > before[0] > claimed_at
+        assert keeper.safe_until(tokens[1]) <= time.monotonic()
+    assert keeper.safe_until(tokens[0]) < claimed_at
 
 
 def crash(sweeping: Sweeping, job_id: str, worker: str) -> None:

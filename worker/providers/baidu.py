@@ -13,7 +13,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -120,6 +120,8 @@ class BaiduProvider:
         options: Mapping[str, object],
         body: bytes,
         image: PreparedImage,
+        *,
+        safe_until: Callable[[], float],
     ) -> Recognition:
         """Make the call and read the answer.
 
@@ -127,7 +129,9 @@ class BaiduProvider:
             ProviderError: the call failed, or read nothing.
         """
         url = f"{base_url}/rest/2.0/ocr/v1/{document.endpoint}"
-        status, answer = self._post(url, {"access_token": token}, body)
+        if safe_until() < time.monotonic():
+            raise _unreachable("claim_over", called=False)
+        status, answer = self._post(url, {"access_token": token}, body, safe_until)
         self._used()[base_url] = time.monotonic()
         if not isinstance(answer, Mapping):
             raise self._not_an_answer(status)
@@ -160,13 +164,23 @@ class BaiduProvider:
             self._local.session = session
         return session
 
-    def _post(self, url: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+    def _post(
+        self,
+        url: str,
+        query: Mapping[str, str],
+        body: bytes,
+        safe_until: Callable[[], float] = lambda: float("inf"),
+    ) -> tuple[int, Any]:
         """Status and parsed JSON, None where the body is not JSON."""
         give_up_at = time.monotonic() + self._deadline
+
+        def is_over() -> bool:
+            return time.monotonic() > min(give_up_at, safe_until())
+
         session = self._session()
         try:
             with (
-                self._watchdog.watching(self._local.adapter.shut, give_up_at),
+                self._watchdog.watching(self._local.adapter.shut, is_over),
                 session.post(
                     url,
                     params=query,
@@ -182,10 +196,10 @@ class BaiduProvider:
                 # chunk: an answer that drips would hold the thread for ever.
                 while chunk := response.raw.read1(65_536, decode_content=True):
                     content += chunk
-                    if time.monotonic() > give_up_at or len(content) > _LARGEST_ANSWER:
+                    if is_over() or len(content) > _LARGEST_ANSWER:
                         raise _no_end()
                 # A socket that was shut looks like the end of an answer without a length.
-                if time.monotonic() > give_up_at:
+                if is_over():
                     raise _no_end()
                 return response.status_code, _parse(bytes(content))
         except requests.ConnectTimeout:
@@ -193,7 +207,7 @@ class BaiduProvider:
         except (requests.Timeout, ReadTimeoutError):
             raise _unreachable("timeout", called=True) from None
         except (requests.RequestException, HTTPError) as error:
-            if time.monotonic() > give_up_at:
+            if is_over():
                 raise _no_end() from None
             raise _unreachable(type(error).__name__, called=True) from None
 

@@ -1,6 +1,6 @@
 """What the rest of the worker knows of a provider."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +56,13 @@ class Provider(Protocol):
         options: Mapping[str, object],
         body: bytes,
         image: PreparedImage,
+        *,
+        safe_until: Callable[[], float],
     ) -> Recognition:
-        """Make the call and read the answer."""
+        """Make the call and read the answer.
+
+        Args:
+            safe_until: tells, at any time, by which `time.monotonic` the call must be over: after it the job may be
+                somebody else's.
+        """
         ...

@@ -59,15 +59,15 @@ class Watchdog:
     def __init__(self) -> None:
         """Its thread starts with the first call."""
         self._lock = threading.Lock()
-        self._watched: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._watched: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = {}
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def watching(self, shut: Callable[[], None], until: float) -> Iterator[None]:
-        """Call `shut`, again and again, once it is past `until` (by `time.monotonic`) and the block has not ended."""
+    def watching(self, shut: Callable[[], None], is_over: Callable[[], bool]) -> Iterator[None]:
+        """Call `shut`, again and again, once `is_over` says so and the block has not ended."""
         me = threading.get_ident()
         with self._lock:
-            self._watched[me] = (until, shut)
+            self._watched[me] = (is_over, shut)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
                 self._thread.start()
@@ -81,6 +81,6 @@ class Watchdog:
         while True:
             time.sleep(_LOOK_SECONDS)
             with self._lock:
-                for until, shut in self._watched.values():
-                    if time.monotonic() > until:
+                for is_over, shut in self._watched.values():
+                    if is_over():
                         shut()

@@ -71,10 +71,15 @@ def provider(deadline: float = 5.0) -> BaiduProvider:
     return BaiduProvider(connect_timeout=1, read_timeout=2, deadline=deadline)
 
 
-def call(base_url: str, deadline: float = 5.0) -> ProviderError:
+def for_ever() -> float:
+    return float("inf")
+
+
+def call(base_url: str, deadline: float = 5.0, safe_until: Callable[[], float] = for_ever) -> ProviderError:
     baidu = provider(deadline)
+    body = baidu.encode(DOCUMENT, OPTIONS, IMAGE)
     with pytest.raises(ProviderError) as caught:
-        baidu.recognize(base_url, TOKEN, DOCUMENT, OPTIONS, baidu.encode(DOCUMENT, OPTIONS, IMAGE), IMAGE)
+        baidu.recognize(base_url, TOKEN, DOCUMENT, OPTIONS, body, IMAGE, safe_until=safe_until)
     assert TOKEN not in str(caught.value)
     assert caught.value.__cause__ is None  # the cause would quote the address, and with it the token
     return caught.value
@@ -165,6 +170,20 @@ def test_headers_that_drip_are_given_up() -> None:
         failure = call(url, deadline=0.2)
 
     assert (failure.kind, failure.upstream_code, failure.answered) == (FailureKind.RETRY_SOON, "no_end", False)
+
+
+def test_a_call_ends_before_the_job_may_be_somebody_elses() -> None:
+    with upstream(lambda _: time.sleep(5)) as (url, seen):
+        failure = call(url, safe_until=lambda: float("-inf") if seen else float("inf"))
+
+    assert (failure.upstream_code, failure.called, failure.answered) == ("no_end", True, False)
+
+
+def test_no_call_is_begun_for_a_job_that_may_be_somebody_elses() -> None:
+    with upstream(says(b"{}")) as (url, seen):
+        failure = call(url, safe_until=lambda: 0.0)
+
+    assert (failure.upstream_code, failure.called, seen) == ("claim_over", False, [])
 
 
 @pytest.mark.parametrize("size", [1, 70_000])  # less than one read, more than one
