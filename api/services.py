@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from api.intake import Intake
 from api.outlooks import Outlooks
 from api.waiting import FinalWatch
-from shared.clock import Clock, utc_now
+from shared.clock import Clock
+from shared.database.clock import DatabaseClock
 from shared.database.engine import make_engine
 from shared.limits.connection import connect
 from shared.limits.keys import FINAL_CHANNEL
@@ -56,7 +57,7 @@ class Services:
         self.engine.dispose()
 
 
-def build_services(settings: Settings, clock: Clock = utc_now) -> Services:
+def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """Connect what the routes need; nothing is asked of the network before the first use.
 
     Raises:
@@ -64,6 +65,7 @@ def build_services(settings: Settings, clock: Clock = utc_now) -> Services:
         StorageUnavailableError: the folder of images can't be made.
     """
     engine = make_engine(settings, application="kazheng-api", pool_size=min(_POOL_SIZE, settings.api_threads))
+    clock = clock or DatabaseClock(engine)
     store = make_store(settings)
     redis = connect(settings)
     intake = Intake(

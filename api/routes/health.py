@@ -14,7 +14,6 @@ from api.operations import Answer, Operation
 from api.schemas import Liveness, NoQuery, Readiness, ReadyQuery
 from api.services import services
 from api.validation import validate_query
-from shared.clock import utc_now
 from shared.database.engine import transaction
 from shared.database.health import Ages, find_troubles, read_ages
 from shared.database.migrate import is_at_head
@@ -76,7 +75,7 @@ def _render_ages() -> bytes:
         with transaction(services().engine) as connection:
             if not is_at_head(connection):  # `/readyz` says so
                 return b""
-            ages = read_ages(connection, utc_now())
+            ages = read_ages(connection, services().clock())
     except UnavailableError:
         return b""
     registry = CollectorRegistry()
@@ -94,7 +93,7 @@ def _stuck_things() -> list[str]:
         with transaction(services().engine) as connection:
             if not is_at_head(connection):  # a check of its own says so
                 return []
-            return [f"{trouble.what}: {trouble.seen}" for trouble in find_troubles(connection, utc_now())]
+            return [f"{trouble.what}: {trouble.seen}" for trouble in find_troubles(connection, services().clock())]
     except UnavailableError:
         return []
 

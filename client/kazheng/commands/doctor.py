@@ -19,9 +19,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kazheng.commands.doctor_network import check_account, check_api, check_sandbox, check_workers
 from kazheng.commands.findings import Finding, State, ok, table_of, unknown, wrong
 from kazheng.commands.migrate import SANDBOX
-from shared.clock import utc_now
 from shared.database.accounts import Account, list_accounts
 from shared.database.clients import find_client
+from shared.database.clock import DatabaseClock
 from shared.database.engine import make_engine, transaction
 from shared.database.health import find_troubles
 from shared.database.migrate import is_at_head
@@ -227,8 +227,9 @@ def _check_lines(settings: Settings, accounts: list[Account] | None) -> list[Fin
         return [unknown("lines", "they are in the database")]
     engine = make_engine(settings, application="kazheng-doctor", pool_size=1)
     try:
+        now = DatabaseClock(engine)()
         with transaction(engine) as connection:
-            troubles = find_troubles(connection, utc_now())
+            troubles = find_troubles(connection, now)
     except KazhengError:
         return [unknown("lines", "they are in the database")]
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from shared.clock import utc_now
+from shared.database.clock import DatabaseClock
 from shared.database.engine import make_engine, transaction
 from shared.database.operating import Selection, fail_jobs, requeue_jobs, select_waiting
 from shared.domain.documents import DOCUMENT_TYPES
@@ -99,8 +99,9 @@ def _act(
             click.echo("… and more")
         if not yes:
             click.confirm(f"Shall these be {done}?", abort=True)
+        now = DatabaseClock(engine)()
         with transaction(engine) as connection:
-            count = act(connection, wanted, utc_now())
+            count = act(connection, wanted, now)
     finally:
         engine.dispose()
     click.echo(f"{count} {done}.")
