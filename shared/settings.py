@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     # Workers
     worker_threads: int = Field(32, ge=1, le=512, description="jobs one worker process holds at a time")
     prepare_threads: int = Field(2, ge=1, le=64, description="images one worker process decodes at a time")
+    prepare_seconds: float = Field(30.0, gt=0, description="what decoding one image may take")
+    prepare_memory_mb: int = Field(2_000, ge=200, description="memory (address space) of a process that decodes, MB")
     lease_seconds: int = Field(15, ge=8, description="a worker not heard of for so long is dead; its jobs go to others")
     permit_wait_seconds: float = Field(30.0, gt=0, description="longest wait of one job for its turn at the provider")
     permit_jitter_seconds: float = Field(

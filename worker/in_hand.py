@@ -16,7 +16,7 @@ from shared.database.jobs import Job
 from shared.domain.errors import ImageLostError
 from shared.limits import keys
 from shared.storage import ImageStore
-from worker.prepare import ImagePreparer
+from worker.decoding import ImagePreparer
 from worker.providers.protocol import PreparedImage, Provider
 from worker.settlement import Claimed
 

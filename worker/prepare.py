@@ -4,21 +4,18 @@ Bytes that are fine already pass through unchanged. Everything else becomes a ba
 into pixels), without EXIF, XMP or comment (they may say where the photo was taken), on white where it was transparent,
 scaled down and compressed until it fits the endpoint.
 
-Decoding is CPU and memory (four bytes a pixel, twice): a semaphore holds it to a few images at a time, whatever the
-number of threads. Intake has checked the header: no image here has more pixels than `max_image_pixels`.
+`worker.decoding` runs what is here, the decoding in processes of its own.
 """
 
 import base64
 import io
-import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shared.domain.documents import Limits
-from shared.domain.errors import ProviderError
-from shared.domain.job import JobErrorCode
-from shared.domain.retry import FailureKind
 from shared.images import READABLE_FORMATS
 from worker.providers.protocol import PreparedImage
 
@@ -36,48 +33,49 @@ def encoded_size(content: bytes) -> int:
     return len(text) + 2 * (text.count(b"+") + text.count(b"/") + text.count(b"="))
 
 
-class ImagePreparer:
-    """Prepares images, a few at a time. Safe to share between threads."""
-
-    def __init__(self, threads: int, max_pixels: int) -> None:
-        """Take how many images may be decoded at once, and how many pixels one may have."""
-        self._slots = threading.Semaphore(threads)
-        self._max_pixels = max_pixels
-
-    def prepare(self, content: bytes, limits: Limits) -> PreparedImage:
-        """The image as the provider takes it.
-
-        Raises:
-            ProviderError: `bad_input`, nothing was sent: the image can't be read, or can't be made to fit.
-        """
-        with self._slots:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", Image.DecompressionBombWarning)
-                    return self._prepare(content, limits)
-            except (
-                OSError,
-                SyntaxError,
-                ValueError,
-                UnidentifiedImageError,
-                Image.DecompressionBombError,
-                Image.DecompressionBombWarning,
-            ) as error:
-                raise _unusable(f"the image can't be decoded ({type(error).__name__})") from error
-
-    def _prepare(self, content: bytes, limits: Limits) -> PreparedImage:
-        with Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
-            if image.width * image.height > self._max_pixels:
-                raise _unusable("the image has too many pixels")
-            if _is_fine(image, content, limits):
-                return PreparedImage(content, image.width, image.height)
-            image.draft("RGB", (limits.long_side, limits.long_side))
-            upright = ImageOps.exif_transpose(image)
-            return _compress(_flatten(upright), limits)
+class UnusableImageError(Exception):
+    """The image can't be read, or can't be made to fit; the text says why."""
 
 
-def _unusable(detail: str) -> ProviderError:
-    return ProviderError(FailureKind.BAD_INPUT, detail, error_code=JobErrorCode.IMAGE_REJECTED, called=False)
+def as_it_is(content: bytes, limits: Limits, max_pixels: int) -> PreparedImage | None:
+    """The image, if the provider takes it unchanged; looks at its header alone.
+
+    Raises:
+        UnusableImageError: it is no image, or has more than `max_pixels`.
+    """
+    with _mishaps_explained(), Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise UnusableImageError("the image has too many pixels")
+        return PreparedImage(content, image.width, image.height) if _is_fine(image, content, limits) else None
+
+
+def convert(content: bytes, limits: Limits) -> PreparedImage:
+    """The image decoded, and encoded as the provider takes it.
+
+    Raises:
+        UnusableImageError: it can't be decoded, or can't be made to fit.
+    """
+    with _mishaps_explained(), Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
+        image.draft("RGB", (limits.long_side, limits.long_side))
+        upright = ImageOps.exif_transpose(image)
+        return _compress(_flatten(upright), limits)
+
+
+@contextmanager
+def _mishaps_explained() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise UnusableImageError(f"the image can't be decoded ({type(error).__name__})") from error
 
 
 def _is_fine(image: Image.Image, content: bytes, limits: Limits) -> bool:
@@ -110,7 +108,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _compress(image: Image.Image, limits: Limits) -> PreparedImage:
     """A JPEG within the limits: first the quality goes down, then the size."""
     if min(image.size) < limits.short_side:
-        raise _unusable("the image is too small")
+        raise UnusableImageError("the image is too small")
     if max(image.size) > limits.long_side:
         image.thumbnail((limits.long_side, limits.long_side), Image.Resampling.LANCZOS)
     while min(image.size) >= limits.short_side:
@@ -121,4 +119,4 @@ def _compress(image: Image.Image, limits: Limits) -> PreparedImage:
             if encoded_size(content) <= limits.encoded_bytes:
                 return PreparedImage(content, image.width, image.height)
         image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
-    raise _unusable("the image can't be made to fit")
+    raise UnusableImageError("the image can't be made to fit")

@@ -21,10 +21,10 @@ from shared.queues import Publisher
 from shared.settings import Settings
 from shared.storage import make_store
 from worker.accounts import AccountPool
+from worker.decoding import ImagePreparer
 from worker.feeding import Feeder
 from worker.in_hand import ImageHandler
 from worker.leases import LeaseKeeper
-from worker.prepare import ImagePreparer
 from worker.providers.baidu import BaiduProvider
 from worker.providers.protocol import Provider
 from worker.recognition import RecognitionService
@@ -102,7 +102,12 @@ def build_services(settings: Settings) -> Services:
         providers=make_providers(settings),
         images=ImageHandler(
             store=store,
-            preparer=ImagePreparer(settings.prepare_threads, settings.max_image_pixels),
+            preparer=ImagePreparer(
+                processes=settings.prepare_threads,
+                max_pixels=settings.max_image_pixels,
+                seconds=settings.prepare_seconds,
+                memory_bytes=settings.prepare_memory_mb * 1_000_000,
+            ),
             redis=redis,
             worker=process,
         ),

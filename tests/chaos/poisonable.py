@@ -5,8 +5,8 @@ import signal
 
 from shared.domain.documents import Limits
 from tests.chaos.poison import DEADLY_WIDTH
+from worker.decoding import ImagePreparer
 from worker.main import app
-from worker.prepare import ImagePreparer
 from worker.providers.protocol import PreparedImage
 
 __all__ = ["app"]

@@ -28,14 +28,17 @@ from shared.storage import ImageStore
 from tests.factories import make_account, make_client, make_job
 from tests.fakes import FakeClock, FakeProvider, recognition
 from worker.accounts import AccountPool
+from worker.decoding import ImagePreparer
 from worker.in_hand import ImageHandler
 from worker.leases import LeaseKeeper
-from worker.prepare import ImagePreparer
 from worker.recognition import RecognitionService
 from worker.services import count_calls
 from worker.settlement import Settlement
 
 STUMBLE = ProviderError(FailureKind.RETRY_SOON, "the provider answered error 2", upstream_code="2")
+
+
+PREPARER = ImagePreparer(processes=1, max_pixels=10_000_000, seconds=60, memory_bytes=2_000_000_000)
 
 
 class Bench:
@@ -71,7 +74,7 @@ class Bench:
             tokens=TokenStore(redis, self.settings.require_secret_key()),
             accounts=self.accounts,
             providers={"baidu": provider},
-            images=ImageHandler(store=self.store, preparer=ImagePreparer(2, 10_000_000), redis=redis, worker="tests"),
+            images=ImageHandler(store=self.store, preparer=PREPARER, redis=redis, worker="tests"),
             policy=policy,
             lease=timedelta(seconds=120),
             permit_wait=timedelta(seconds=5),

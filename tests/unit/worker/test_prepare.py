@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -16,7 +17,8 @@ from shared.domain.job import JobErrorCode
 from shared.domain.retry import FailureKind
 from shared.images import load_formats
 from tests.factories import make_picture
-from worker.prepare import ImagePreparer, encoded_size
+from worker.decoding import ImagePreparer
+from worker.prepare import encoded_size
 
 LIMITS = DOCUMENT_TYPES["id_card"].limits
 _ORIENTATION, _TURN_RIGHT = 0x0112, 6
@@ -28,9 +30,11 @@ def _formats() -> None:
     load_formats(100_000_000)
 
 
-@pytest.fixture
-def preparer() -> ImagePreparer:
-    return ImagePreparer(threads=1, max_pixels=50_000_000)
+@pytest.fixture(scope="module")
+def preparer() -> Iterator[ImagePreparer]:
+    made = ImagePreparer(processes=1, max_pixels=50_000_000, seconds=60, memory_bytes=2_000_000_000)
+    yield made
+    made.close()
 
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -198,7 +202,7 @@ def test_what_cannot_be_used_is_bad_input_and_was_not_sent(preparer: ImagePrepar
 
 
 def test_a_picture_with_too_many_pixels_is_not_decoded() -> None:
-    preparer = ImagePreparer(threads=1, max_pixels=1000)
+    preparer = ImagePreparer(processes=1, max_pixels=1000, seconds=60, memory_bytes=2_000_000_000)
 
     with pytest.raises(ProviderError, match="pixels"):
         preparer.prepare(make_picture(), LIMITS)
