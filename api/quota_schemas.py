@@ -10,7 +10,7 @@ from api.schemas import Contract, Time
 class StopView(Contract):
     """Why an endpoint of an account is not called, since when, and until when (null: until it is repaired)."""
 
-    reason: Literal["daily_quota", "total_quota", "misconfigured", "unclaimed"]
+    reason: Literal["daily_quota", "total_quota", "misconfigured", "unclaimed", "outage"]
     upstream_code: str | None
     detail: str
     since: Time
@@ -23,8 +23,10 @@ class QuotaView(Contract):
     account: str
     endpoint: str
     billing: Literal["free", "pack", "postpaid"]
-    state: Literal["open", "slowed", "paused", "daily_quota", "total_quota", "misconfigured", "unclaimed"] = Field(
-        description="`slowed`: refusals for the rate taught a smaller share of the pace; `paused`: by the operator."
+    state: Literal["open", "slowed", "paused", "daily_quota", "total_quota", "misconfigured", "unclaimed", "outage"] = (
+        Field(
+            description="`slowed`: refusals for the rate taught a smaller share of the pace; `paused`: by the operator."
+        )
     )
     qps_limit: float = Field(description="Calls a second that the account may make.")
     pace: float = Field(description="Calls a second made at most: the limit less the margin, times the learnt share.")

@@ -162,4 +162,6 @@ class AccountPool:
         ]
 
     def _probe_wait(self, reason: StopReason) -> timedelta:
+        if reason is StopReason.OUTAGE:
+            return self._policy.outage_wait
         return self._policy.quota_probe_wait if reason.is_quota else self._policy.probe_wait

@@ -14,7 +14,6 @@ Every step may be the last one before the process dies, and every message may co
 import secrets
 import threading
 import time
-from dataclasses import dataclass
 from datetime import timedelta, timezone
 
 import structlog
@@ -35,13 +34,14 @@ from shared.domain.errors import (
     UnavailableError,
 )
 from shared.domain.job import JobErrorCode, WaitingOn
-from shared.domain.quota import SHANGHAI, StopReason, end_of_day
+from shared.domain.quota import SHANGHAI
 from shared.domain.retry import FailureKind, RetryPolicy
 from shared.ids import new_id
-from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit, UsedUp
+from shared.limits.permits import Candidate, Limiter, LimiterUnavailableError, NoPermit, Permit
 from shared.limits.spread import SpreadMeter
 from shared.limits.tokens import TokenStore
 from worker.accounts import AccountPool
+from worker.failures import Caller, FailureHandler
 from worker.in_hand import ImageHandler, Ready
 from worker.leases import LeaseKeeper
 from worker.providers.protocol import Provider
@@ -53,15 +53,6 @@ log = structlog.get_logger(__name__)
 _SOON = timedelta(seconds=2)
 _LOOK_AGAIN_SECONDS = 0.2
 _DATABASE_RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class _Caller:
-    """An account that may make the call, and its access token. `is_probe`: it was stopped, and this call tries it."""
-
-    account: Account
-    token: str
-    is_probe: bool
 
 
 class RecognitionService:
@@ -107,15 +98,16 @@ class RecognitionService:
         self._accounts = accounts
         self._providers = providers
         self._images = images
-        self._policy = policy
         self._lease = lease
         self._permit_wait = permit_wait
         self._worker = worker
         self._stopping = stopping
         self._clock = clock
-        self._zone = zone
         self._outage_hold = outage_hold
         self._leases = leases
+        self._failures = FailureHandler(
+            limiter=limiter, tokens=tokens, accounts=accounts, settlement=settlement, policy=policy, zone=zone
+        )
 
     def run_attempt(self, job_id: str) -> None:
         """Run the next attempt of a job; nothing happens if there is none to run.
@@ -239,39 +231,32 @@ class RecognitionService:
                 safe_until=lambda: self._leases.safe_until(claimed.token),
             )
         except ProviderError as error:
-            return self._after_failure(claimed, permit, call, caller, error, may_refresh=may_refresh)
+            return self._failures.handle(claimed, permit, call, caller, error, may_refresh=may_refresh)
         self._limiter.end(permit, taken=True, counted=True)
         self._settlement.succeed(claimed, call, caller.account, ready.image, recognition, lifts_stop=caller.is_probe)
         if caller.is_probe:
             self._accounts.forget()
         return False
 
-    def _callers(self, accounts: list[Account], *, is_probe: bool) -> dict[str, _Caller]:
+    def _callers(self, accounts: list[Account], *, is_probe: bool) -> dict[str, Caller]:
         """The accounts with a token and a warm connection; fetched after the permit, either would let it pass.
 
-        Raises:
-            ProviderError: none of them can be called, and none was stopped for it.
+        An account for which no token can be had is stopped.
         """
-        callers: dict[str, _Caller] = {}
-        failure: ProviderError | None = None
+        callers: dict[str, Caller] = {}
         for account in accounts:
             try:
-                callers[account.id] = _Caller(account, self._token(account), is_probe)
+                callers[account.id] = Caller(account, self._token(account), is_probe)
             except ProviderError as error:
-                if error.kind is FailureKind.MISCONFIGURED:
-                    self._stop(account.id, EVERY_ENDPOINT, error)
-                else:
-                    failure = error
+                self._failures.stop(account.id, EVERY_ENDPOINT, error)
                 continue
             provider = self._providers[account.provider]
             seconds = provider.warm_up(account.base_url, measure=self._spread.is_probe_due(account.id))
             if seconds is not None:
                 self._spread.observe_round_trip(account.id, seconds)
-        if failure is not None and not callers:
-            raise failure
         return callers
 
-    def _permit(self, claimed: Claimed, callers: dict[str, _Caller]) -> tuple[Permit, Call] | None:
+    def _permit(self, claimed: Claimed, callers: dict[str, Caller]) -> tuple[Permit, Call] | None:
         """A permit whose instant is now, with its attempt recorded; None: the job is back in line.
 
         Raises:
@@ -286,7 +271,7 @@ class RecognitionService:
             while True:
                 left = timedelta(seconds=max(0.0, give_up_at - time.monotonic()))
                 permit = self._limiter.book(candidates, endpoint, job.lane, longest_wait=left)
-                self._note_used_up(endpoint, permit.used_up)
+                self._failures.note_used_up(endpoint, permit.used_up)
                 if isinstance(permit, NoPermit):
                     retry_at = None if permit.retry_after is None else self._clock() + permit.retry_after
                     self._settlement.release(claimed, permit.waiting_on, retry_at, withdraw=number)
@@ -326,59 +311,6 @@ class RecognitionService:
         if number is None:
             raise ClaimLostError("Another worker may hold the job.")
         return number
-
-    def _after_failure(
-        self, claimed: Claimed, permit: Permit, call: Call, caller: _Caller, error: ProviderError, *, may_refresh: bool
-    ) -> bool:
-        account, endpoint = caller.account, permit.endpoint
-        counted = error.uses_quota(counts_failures=account.billing.counts_failures)
-        self._limiter.end(
-            permit,
-            taken=error.answered and not error.kind.is_refusal,
-            counted=counted,
-            unanswered=error.called and not error.answered,
-        )
-        if error.kind is FailureKind.REFRESH_TOKEN:
-            self._tokens.drop(account.id, caller.token)
-            if may_refresh:
-                self._settlement.record_failed_call(claimed, call, error, counted=counted)
-                return True
-            # Refused again although it is new: no third token will do better.
-            error.kind = FailureKind.MISCONFIGURED
-        if error.kind is FailureKind.THROTTLED and self._limiter.slow_down(permit, account.quota(endpoint).qps):
-            detail = "error 18 at the slowest pace: the free quota is probably not claimed in the provider's console"
-            self._accounts.stop(
-                account.id, endpoint, StopReason.UNCLAIMED, detail=detail, upstream_code=error.upstream_code
-            )
-        if error.kind is FailureKind.OVERLOADED:
-            self._limiter.pause(account.id, endpoint, self._policy.overload_wait)
-        if error.kind is FailureKind.QUOTA_USED_UP:
-            self._accounts.stop(
-                account.id,
-                endpoint,
-                StopReason.DAILY_QUOTA,
-                detail=error.detail,
-                upstream_code=error.upstream_code,
-                until=end_of_day(permit.quota_day, self._zone),
-            )
-        elif error.kind.stops is not None:
-            self._stop(account.id, endpoint, error)
-        self._settlement.fail_attempt(claimed, call, error, counted=counted)
-        return False
-
-    def _stop(self, account_id: str, endpoint: str, error: ProviderError) -> None:
-        reason = error.kind.stops or StopReason.MISCONFIGURED
-        self._accounts.stop(account_id, endpoint, reason, detail=error.detail, upstream_code=error.upstream_code)
-
-    def _note_used_up(self, endpoint: str, accounts: tuple[UsedUp, ...]) -> None:
-        """Stop accounts that our own count finds without calls left."""
-        for account in accounts:
-            if account.day is None:
-                reason, detail, until = StopReason.TOTAL_QUOTA, "all calls of the total limit are used up", None
-            else:
-                reason, detail = StopReason.DAILY_QUOTA, "the calls of the day limit are used up"
-                until = end_of_day(account.day, self._zone)
-            self._accounts.stop(account.account_id, endpoint, reason, detail=detail, until=until)
 
     def _token(self, account: Account) -> str:
         provider = self._providers[account.provider]

@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 # A job waits in the broker for a second or two (`worker.feeding`): a message as old as this was lost, or all workers
 # are gone.
-SILENCE = timedelta(seconds=30)
+SILENCE = timedelta(seconds=20)
 MOST_CRASHES = 3
 _MOST_AT_ONCE = 200
 _ORPHANS = "orphans"
@@ -52,6 +52,7 @@ class RecoveryService:
         self._store = store
         self._clock = clock
         self._was_away = False
+        self._forgot_at: datetime | None = None
 
     def sweep(self) -> int:
         """Look once for lost messages, dead workers and jobs past their time; how many were found.
@@ -110,7 +111,7 @@ class RecoveryService:
         # A queue that is long already gets nothing: nobody reads it, and another message would not help.
         is_short = {lane: int(self._redis.llen(queue)) < _MOST_AT_ONCE for lane, queue in LANE_QUEUES.items()}
         with transaction(self._engine) as connection:
-            lost = rows.find_lost(connection, silent_since=now - SILENCE, most=_MOST_AT_ONCE)
+            lost = rows.find_lost(connection, silent_since=self._lost_before(now), most=_MOST_AT_ONCE)
         published = []
         for job in lost:
             if not is_short[job.lane]:
@@ -124,6 +125,14 @@ class RecoveryService:
             with transaction(self._engine) as connection:
                 rows.mark_sent_again(connection, published, now)
         return len(published)
+
+    def _lost_before(self, now: datetime) -> datetime:
+        """A message sent before this and not taken is lost. When Redis has forgotten everything, all of them are."""
+        if self._redis.set(keys.MEMORY, "1", nx=True):
+            self._forgot_at = now
+            log.warning("broker_forgot")
+        silent_since = now - SILENCE
+        return silent_since if self._forgot_at is None else max(silent_since, self._forgot_at)
 
     def purge(self) -> int:
         """Forget what is past its time: idempotency keys, images of erased jobs, images without a job; how much.

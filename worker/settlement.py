@@ -31,7 +31,7 @@ from shared.domain.quota import quota_day
 from shared.domain.result import Recognition
 from shared.domain.retry import GiveUp, RetryPolicy, decide_after_failure
 from shared.limits.keys import FINAL_CHANNEL
-from shared.metrics import CALL_SECONDS, CALLS, JOBS_SETTLED
+from shared.metrics import CALL_SECONDS, CALLS, JOBS_SETTLED, POISONED
 from worker.providers.protocol import PreparedImage
 
 log = structlog.get_logger(__name__)
@@ -109,12 +109,23 @@ class Settlement:
         if self._persist(claimed, write):
             self._announce(claimed, JobStatus.SUCCEEDED)
 
-    def fail_attempt(self, claimed: Claimed, call: Call | None, error: ProviderError, *, counted: bool = False) -> None:
+    def fail_attempt(
+        self,
+        claimed: Claimed,
+        call: Call | None,
+        error: ProviderError,
+        *,
+        account: Account | None = None,
+        counted: bool = False,
+        lifts_stop: bool = False,
+    ) -> None:
         """Record a failure, and what follows: another attempt, a pause, or the end of the job.
 
         Args:
-            call: None when nothing was sent.
+            call: None when no account was called.
+            account: the one called.
             counted: the call uses up quota.
+            lifts_stop: what had stopped the account is over.
         """
         now = self._clock()
         step = decide_after_failure(
@@ -140,6 +151,8 @@ class Settlement:
         def write(connection: Connection) -> bool:
             if call is not None and ended is not None:
                 attempt_rows.end_attempt(connection, claimed.job.id, call.number, ended)
+            if account is not None and lifts_stop:
+                lift_stops(connection, account.id, claimed.document.endpoint, now)
             if isinstance(step, GiveUp):
                 return job_rows.fail_job(
                     connection, claimed.job.id, claimed.token, error=error.error_code, now=now, count_failure=True
@@ -155,6 +168,8 @@ class Settlement:
             )
 
         if self._persist(claimed, write) and gives_up:
+            if error.error_code is JobErrorCode.POISONED:
+                POISONED.inc()
             self._announce(claimed, JobStatus.FAILED)
 
     def record_failed_call(self, claimed: Claimed, call: Call, error: ProviderError, *, counted: bool) -> None:

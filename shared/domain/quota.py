@@ -48,6 +48,8 @@ class StopReason(StrEnum):
     """The provider refuses the account's keys, its permissions or its address: the operator has to repair it."""
     UNCLAIMED = "unclaimed"
     """Error 18 at the slowest pace: the free quota is probably not claimed in the provider's console."""
+    OUTAGE = "outage"
+    """The provider does not answer: lifted as soon as it does."""
 
     @property
     def waiting_on(self) -> WaitingOn:

@@ -13,6 +13,10 @@ class FailureKind(StrEnum):
 
     RETRY_SOON = "retry_soon"
     """The vendor stumbled: the same bytes may pass in seconds."""
+    UNREACHABLE = "unreachable"
+    """No connection to the vendor could be had, or it is tried whether one can be had again; no attempt is lost."""
+    INTERRUPTED = "interrupted"
+    """We ended the call ourselves, before the job could be somebody else's; no attempt is lost."""
     THROTTLED = "throttled"
     """Too many of our calls at once: slow down; no attempt is lost."""
     OVERLOADED = "overloaded"
@@ -69,6 +73,8 @@ class RetryPolicy:
     """Pause of an endpoint after the vendor's error 4."""
     probe_wait: timedelta = timedelta(seconds=60)
     """How often one call tries whether the operator has repaired the account."""
+    outage_wait: timedelta = timedelta(seconds=5)
+    """How often one call tries whether a provider that did not answer does again."""
     quota_probe_wait: timedelta = timedelta(hours=1)
     """How often one call tries whether more quota was bought."""
 
@@ -117,6 +123,10 @@ def decide_after_failure(
             return Wait(None, WaitingOn.UPSTREAM_TOTAL_QUOTA, costs_attempt=False)
         case FailureKind.MISCONFIGURED:
             return Wait(None, WaitingOn.PROVIDER_OUTAGE, costs_attempt=False)
+        case FailureKind.UNREACHABLE:
+            return Wait(now + policy.outage_wait * (1 + jitter), WaitingOn.PROVIDER_OUTAGE, costs_attempt=False)
+        case FailureKind.INTERRUPTED:
+            return Wait(None, WaitingOn.WORKER, costs_attempt=False)
         case FailureKind.RETRY_SOON | FailureKind.REFRESH_TOKEN:
             limit = min(policy.max_attempts, max_attempts or policy.max_attempts)
             if failed_attempts >= limit:

@@ -81,5 +81,8 @@ WORKERS = "kz:workers"
 FEEDING = "kz:feeding"
 """Held by the one process that feeds the queues at the moment."""
 
+MEMORY = "kz:memory"
+"""Gone when Redis has lost what it held."""
+
 FINAL_CHANNEL = "kz:final"
 """Ids of jobs that became final are published here, to wake held polls."""

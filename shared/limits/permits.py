@@ -233,30 +233,43 @@ class Limiter:
 
     def give_back(self, permit: Permit) -> None:
         """The call was not made: it is taken back from the counts. Best effort: a lost word wastes, never exceeds."""
-        self.end(permit, taken=False, counted=False)
+        self.end(permit, taken=False, counted=False, answered=None)
 
-    def end(self, permit: Permit, *, taken: bool, counted: bool, unanswered: bool = False) -> None:
+    def end(
+        self, permit: Permit, *, taken: bool, counted: bool, answered: bool | None = True, still_flying: bool = False
+    ) -> int:
         """The call is over; best effort.
 
         Args:
             taken: the provider let it in.
             counted: it uses up quota.
-            unanswered: the provider may still be at work on it.
+            answered: the provider said something; None: it was not called.
+            still_flying: the provider may still be at work on it.
+
+        Returns:
+            Calls in a row, of all workers, that got no answer; 0 as well when Redis is away.
         """
         account_id, endpoint = permit.account_id, permit.endpoint
         day = (permit.quota_day - _EPOCH).days
         try:
-            self._end(
+            silent = self._end(
                 keys=[
                     keys.in_flight(account_id, endpoint),
                     keys.learnt(account_id, endpoint),
                     keys.day_counts(account_id, endpoint) + str(day),
                     keys.total_count(account_id, endpoint),
                 ],
-                args=[permit.id, int(taken), int(not counted), int(unanswered)],
+                args=[
+                    permit.id,
+                    int(taken),
+                    int(not counted),
+                    int(still_flying),
+                    "" if answered is None else int(answered),
+                ],
             )
         except RedisError:
-            return
+            return 0
+        return int(silent)
 
     def slow_down(self, permit: Permit, qps: float) -> bool:
         """The provider refused a call for its rate. True: it does so at the slowest pace again and again.

@@ -134,7 +134,8 @@ def test_no_more_calls_are_in_flight_than_the_limit(
     redis_client.flushall()
     redis_client.set(keys.pace("acc", ENDPOINT), "1")
     limiters, flying = [limiter(redis) for redis in redises], list[Permit]()
-    only = Candidate("acc", Quota(1000.0, in_flight_limit=cap))
+    # So fast that no permit is refused for its slot.
+    only = Candidate("acc", Quota(100_000.0, in_flight_limit=cap))
 
     for number, is_answered in enumerate(answered):
         asked = limiters[number % 3].book([only], ENDPOINT, Lane.INTERACTIVE, longest_wait=timedelta(milliseconds=25))

@@ -178,7 +178,7 @@ def test_a_call_without_an_answer_stays_in_flight(redis: Redis) -> None:
     shared, only = limiter(redis), candidate(qps=1000, in_flight_limit=1)
     permit = permit_of(book(shared, only))
 
-    shared.end(permit, taken=False, counted=True, unanswered=True)
+    shared.end(permit, taken=False, counted=True, answered=False, still_flying=True)
 
     assert isinstance(book(shared, only, longest_wait=timedelta(seconds=0.1)), NoPermit)
 

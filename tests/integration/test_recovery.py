@@ -104,6 +104,20 @@ def test_a_message_holds_nothing_but_the_id(sweeping: Sweeping) -> None:
     assert len(message) < 1500
 
 
+def test_a_message_on_its_way_is_left_alone_unless_redis_has_forgotten_everything(sweeping: Sweeping) -> None:
+    sweeping.service.sweep()
+    job_id = sweeping.job()
+    sweeping.set(job_id, published_at=sweeping.clock())
+    sweeping.clock.forward(seconds=5)
+
+    before = sweeping.service.sweep()
+    sweeping.redis.flushall()
+    after = [sweeping.service.sweep() for _ in range(2)]
+
+    assert (before, after) == (0, [1, 0])
+    assert sweeping.messages(QueueName.INTERACTIVE) == 1
+
+
 def test_a_message_that_was_lost_is_sent_again(sweeping: Sweeping) -> None:
     job_id = sweeping.job()
     with transaction(sweeping.engine) as connection:

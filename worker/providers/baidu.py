@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from shared.domain.documents import DocumentType
 from shared.domain.errors import ProviderError
@@ -130,7 +130,7 @@ class BaiduProvider:
         """
         url = f"{base_url}/rest/2.0/ocr/v1/{document.endpoint}"
         if safe_until() < time.monotonic():
-            raise _unreachable("claim_over", called=False)
+            raise _interrupted(called=False)
         status, answer = self._post(url, {"access_token": token}, body, safe_until)
         self._used()[base_url] = time.monotonic()
         if not isinstance(answer, Mapping):
@@ -177,6 +177,9 @@ class BaiduProvider:
         def is_over() -> bool:
             return time.monotonic() > min(give_up_at, safe_until())
 
+        def no_end() -> ProviderError:
+            return _no_end() if time.monotonic() > give_up_at else _interrupted(called=True)
+
         session = self._session()
         try:
             with (
@@ -197,19 +200,21 @@ class BaiduProvider:
                 while chunk := response.raw.read1(65_536, decode_content=True):
                     content += chunk
                     if is_over() or len(content) > _LARGEST_ANSWER:
-                        raise _no_end()
+                        raise no_end()
                 # A socket that was shut looks like the end of an answer without a length.
                 if is_over():
-                    raise _no_end()
+                    raise no_end()
                 return response.status_code, _parse(bytes(content))
         except requests.ConnectTimeout:
-            raise _unreachable("connect_timeout", called=False) from None
+            raise _no_connection("connect_timeout") from None
         except (requests.Timeout, ReadTimeoutError):
-            raise _unreachable("timeout", called=True) from None
+            raise _unreachable("timeout") from None
         except (requests.RequestException, HTTPError) as error:
             if is_over():
-                raise _no_end() from None
-            raise _unreachable(type(error).__name__, called=True) from None
+                raise no_end() from None
+            if _never_connected(error):
+                raise _no_connection(type(error).__name__) from None
+            raise _unreachable(type(error).__name__) from None
 
 
 def _no_end() -> ProviderError:
@@ -217,9 +222,25 @@ def _no_end() -> ProviderError:
     return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code="no_end", answered=False)
 
 
-def _unreachable(reason: str, *, called: bool) -> ProviderError:
-    detail = f"the provider could not be reached ({reason})"
-    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=reason, called=called, answered=False)
+def _interrupted(*, called: bool) -> ProviderError:
+    detail = "the call was given up, for the job may be somebody else's by now"
+    return ProviderError(FailureKind.INTERRUPTED, detail, upstream_code="interrupted", called=called, answered=False)
+
+
+def _no_connection(reason: str) -> ProviderError:
+    detail = f"no connection to the provider could be had ({reason})"
+    return ProviderError(FailureKind.UNREACHABLE, detail, upstream_code=reason, called=False, answered=False)
+
+
+def _never_connected(error: Exception) -> bool:
+    """Whether a failure came before anything was sent: refused, no route, no such host."""
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
+
+
+def _unreachable(reason: str) -> ProviderError:
+    detail = f"the provider gave no answer ({reason})"
+    return ProviderError(FailureKind.RETRY_SOON, detail, upstream_code=reason, answered=False)
 
 
 def _parse(content: bytes) -> Any:

@@ -42,6 +42,8 @@ _REMEDIES = {
     StopReason.MISCONFIGURED: "Mend the keys, or tick the interface in the provider's console; then"
     " kazheng accounts set {name} --resume. One call a minute tries by itself.",
     StopReason.UNCLAIMED: "Claim the free quota in the provider's console; then kazheng accounts set {name} --resume.",
+    StopReason.OUTAGE: "See whether this machine reaches the provider (its network, the provider's status page). One"
+    " call every few seconds tries by itself.",
 }
 
 

@@ -176,14 +176,14 @@ def test_a_call_ends_before_the_job_may_be_somebody_elses() -> None:
     with upstream(lambda _: time.sleep(5)) as (url, seen):
         failure = call(url, safe_until=lambda: float("-inf") if seen else float("inf"))
 
-    assert (failure.upstream_code, failure.called, failure.answered) == ("no_end", True, False)
+    assert (failure.kind, failure.called, failure.answered) == (FailureKind.INTERRUPTED, True, False)
 
 
 def test_no_call_is_begun_for_a_job_that_may_be_somebody_elses() -> None:
     with upstream(says(b"{}")) as (url, seen):
         failure = call(url, safe_until=lambda: 0.0)
 
-    assert (failure.upstream_code, failure.called, seen) == ("claim_over", False, [])
+    assert (failure.kind, failure.called, seen) == (FailureKind.INTERRUPTED, False, [])
 
 
 @pytest.mark.parametrize("size", [1, 70_000])  # less than one read, more than one
@@ -232,7 +232,7 @@ def test_a_compressed_answer_is_read() -> None:
 def test_nobody_there_was_not_called() -> None:
     failure = call("http://127.0.0.1:1")
 
-    assert failure.kind is FailureKind.RETRY_SOON
+    assert (failure.kind, failure.called, failure.answered) == (FailureKind.UNREACHABLE, False, False)
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What happened to each job, crashes, and when the sweeper last ran."""
+"""What happened to each job, crashes, when the sweeper last ran, and one more reason for a stop."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,8 +10,17 @@ branch_labels = None
 depends_on = None
 
 
+_REASONS = "'daily_quota', 'total_quota', 'misconfigured', 'unclaimed'"
+
+
+def _allow_reasons(reasons: str) -> None:
+    op.drop_constraint(op.f("ck_stops_reason"), "stops")
+    op.create_check_constraint(op.f("ck_stops_reason"), "stops", f"reason IN ({reasons})")
+
+
 def upgrade() -> None:
     """Take the step."""
+    _allow_reasons(f"{_REASONS}, 'outage'")
     op.create_table(
         "chores",
         sa.Column("name", sa.Text(), nullable=False),
@@ -55,6 +64,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take it back."""
+    op.execute("DELETE FROM stops WHERE reason = 'outage'")
+    _allow_reasons(_REASONS)
     op.drop_index("ix_jobs_poisoned", table_name="jobs")
     op.drop_index("ix_jobs_erasing", table_name="jobs")
     op.drop_index("ix_jobs_expiring", table_name="jobs")
