@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from cryptography.fernet import Fernet
@@ -25,9 +26,14 @@ from shared.domain.quota import Billing
 from shared.limits import keys
 from shared.limits.connection import connect
 from shared.settings import Settings
+from tests.chaos.proxy import Mode, Proxy
 
 QPS = 20.0
 WORKERS = ("worker0", "worker1")
+BEHIND_LINKS = ("api", "worker0")
+"""The processes that reach Postgres and Redis by links that can be broken; all reach the vendor by one."""
+JUMPING = "worker1"
+"""The worker whose clock is off by the seconds in `Cluster.clock_file`."""
 _BIN = Path(sys.executable).parent
 
 
@@ -38,6 +44,7 @@ class Cluster:
         """Write configurations; nothing runs yet."""
         self._app = app
         self.folder = folder
+        self.clock_file = folder / "clock"
         self.sandbox = sandbox
         self.lease_seconds = lease_seconds
         self._postgres = EmbeddedPostgres(folder / "postgres", free_port())
@@ -45,6 +52,14 @@ class Cluster:
         self._postgres.prepare()
         self._valkey.prepare()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.links = {
+            name: Proxy(urlsplit(url).port or 0)
+            for name, url in {
+                "postgres": self._postgres.url,
+                "redis": self._valkey.url,
+                "vendor": sandbox.url,
+            }.items()
+        }
         port = free_port()
         self.api_url = f"http://127.0.0.1:{port}"
         self.settings = Settings(
@@ -65,6 +80,11 @@ class Cluster:
         self._environment = os.environ | {
             f"KAZHENG_{name.upper()}": str(value) for name, value in {**given, **secrets, **urls, **more}.items()
         }
+        self._environment["CHAOS_CLOCK"] = str(self.clock_file)
+        self._behind_links = {
+            "KAZHENG_DATABASE_URL": _through(self._postgres.url, self.links["postgres"].port),
+            "KAZHENG_REDIS_URL": _through(self._valkey.url, self.links["redis"].port),
+        }
         self.api_key = ""
         self.engine: Engine = make_engine(self.settings, application="chaos", pool_size=3)
         self.redis: Redis = connect(self.settings)
@@ -79,7 +99,7 @@ class Cluster:
                 connection,
                 name="chaos",
                 provider="baidu",
-                base_url=self.sandbox.url,
+                base_url=_through(self.sandbox.url, self.links["vendor"].port),
                 api_key="sandbox-api-key",
                 secret="sandbox-secret-key",
                 default_qps=QPS,
@@ -96,7 +116,7 @@ class Cluster:
             log = (self.folder / f"{name}.log").open("ab")
             self._processes[name] = subprocess.Popen(
                 self._command(name),
-                env=self._environment,
+                env=self._environment | (self._behind_links if name in BEHIND_LINKS else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -107,7 +127,11 @@ class Cluster:
             wait_until(lambda name=name: self._is_ready(name), 60)
 
     def _command(self, name: str) -> Sequence[str]:
-        celery = (str(_BIN / "celery"), "-A", self._app)
+        celery = (
+            str(_BIN / "celery"),
+            "-A",
+            "tests.chaos.jumping" if name == JUMPING and self._app == "worker.main" else self._app,
+        )
         if name == "postgres":
             return self._postgres.command
         if name == "valkey":
@@ -146,6 +170,12 @@ class Cluster:
         time.sleep(away_seconds)
         self.start(name)
 
+    def break_link(self, name: str, mode: Mode, seconds: float) -> None:
+        """Break a link for so long."""
+        self.links[name].set(mode)
+        time.sleep(seconds)
+        self.links[name].set(Mode.PASS)
+
     def revive(self) -> int:
         """Start the processes that have died, as a supervisor would; how many."""
         dead = [name for name, process in self._processes.items() if process.poll() is not None]
@@ -163,6 +193,8 @@ class Cluster:
                     self.end(name, signal.SIGINT if name == "postgres" else signal.SIGTERM)
                 except subprocess.TimeoutExpired:
                     self.end(name)
+        for link in self.links.values():
+            link.close()
         self.redis.close()
         self.engine.dispose()
 
@@ -170,6 +202,11 @@ class Cluster:
         """All that our own processes wrote so far."""
         ours = ("api", *WORKERS, "maintenance", "beat")
         return "".join((self.folder / f"{name}.log").read_text("utf-8", errors="replace") for name in ours)
+
+
+def _through(url: str, port: int) -> str:
+    """The same address, by the port of a link."""
+    return url.replace(f":{urlsplit(url).port}", f":{port}", 1)
 
 
 def wait_until(claim: object, seconds: float) -> None:
@@ -188,7 +225,7 @@ def wait_until(claim: object, seconds: float) -> None:
 @contextmanager
 def running_cluster(folder: Path, *, lease_seconds: int, app: str = "worker.main") -> Iterator[Cluster]:
     """Run one for the length of a `with` block."""
-    account = {"qps": QPS, "window": "bucket", "bucket_size": QPS}
+    account = {"qps": QPS, "window": "sliding"}
     script = {"accounts": [account], "latency": {"median_seconds": 0.3, "p95_seconds": 0.8}}
     with running_sandbox(**script) as sandbox:
         cluster = Cluster(folder, sandbox, lease_seconds=lease_seconds, app=app)

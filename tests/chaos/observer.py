@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -24,7 +25,10 @@ _SENDERS = 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one load: counts, and `seconds` from the end of the fault to the last terminal state."""
+    """What became of one load: counts, and `seconds` from the end of the fault to the last terminal state.
+
+    `over_quota`: calls that the vendor refused because they came too fast.
+    """
 
     accepted: int
     lost: int
@@ -34,6 +38,7 @@ class Outcome:
     calls: int
     wasted_calls: int
     excused_calls: int
+    over_quota: int
     processing: int
     refused_by_api: int
     seconds: float
@@ -48,6 +53,7 @@ class Observer:
     _accepted: dict[str, str] = field(default_factory=dict)
     _refused: int = 0
     _calls_before: int = 0
+    _over_quota_before: int = 0
     _began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,7 +64,7 @@ class Observer:
 
     def send(self, pictures: int) -> None:
         """Send this many; who is not answered sends the same again under the same key, as a careful client does."""
-        self._calls_before = self._calls()
+        self._calls_before, self._over_quota_before = self._calls(), self._over_quota()
         with ThreadPoolExecutor(_SENDERS) as pool:
             list(pool.map(self._send_one, range(pictures)))
 
@@ -143,17 +149,22 @@ class Observer:
             calls=calls,
             wasted_calls=calls - len(ids),
             excused_calls=excused + repeated,
+            over_quota=self._over_quota() - self._over_quota_before,
             processing=processing,
             refused_by_api=self._refused,
             seconds=seconds,
         )
 
     def _calls(self) -> int:
-        return sum(
-            endpoint["accepted"]
-            for account in self.cluster.sandbox.stats()["by_account"].values()
-            for endpoint in account.values()
-        )
+        return sum(int(usage["accepted"]) for usage in self._usages())
+
+    def _over_quota(self) -> int:
+        """Calls that the sandbox's own window refused; the ones a fault refuses are not among them."""
+        return sum(sum(usage["refused"].values()) for usage in self._usages())
+
+    def _usages(self) -> list[dict[str, Any]]:
+        accounts = self.cluster.sandbox.stats()["by_account"]
+        return [usage for account in accounts.values() for usage in account.values()]
 
 
 def _picture(number: int) -> bytes:
