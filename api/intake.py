@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 # How long a request may take before its idempotency key counts as abandoned: fetching, storing and committing have
 # timeouts that add up to less.
-_KEY_LOCK = timedelta(seconds=120)
+_KEY_LOCK = timedelta(seconds=20)
 # About what all workers take up in some seconds.
 _CROWD = 500
 

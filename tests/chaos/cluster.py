@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -175,6 +175,21 @@ class Cluster:
         self.links[name].set(mode)
         time.sleep(seconds)
         self.links[name].set(Mode.PASS)
+
+    def broker_content(self) -> str:
+        """All that stands in Redis at the moment, keys and values."""
+        readers: dict[str, Callable[[str], object]] = {
+            "string": self.redis.get,
+            "hash": self.redis.hgetall,
+            "set": self.redis.smembers,
+            "list": lambda key: self.redis.lrange(key, 0, -1),
+            "zset": lambda key: self.redis.zrange(key, 0, -1, withscores=True),
+        }
+        found = []
+        for key in map(str, self.redis.scan_iter("*")):
+            kind = str(self.redis.type(key))
+            found.append(f"{key}={readers[kind](key) if kind in readers else kind}")
+        return "\n".join(found)
 
     def revive(self) -> int:
         """Start the processes that have died, as a supervisor would; how many."""

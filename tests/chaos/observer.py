@@ -98,6 +98,11 @@ class Observer:
                 self._refused += 1
             time.sleep(0.3)
 
+    def card_numbers(self) -> list[str]:
+        """What is to be read from the pictures accepted so far."""
+        with self._lock:
+            return [card_number(sha256) for sha256 in self._accepted.values()]
+
     def wait(self, healed_at: float, *, patience: float) -> Outcome:
         """Wait until all that was accepted is final, or patience ends; then count.
 

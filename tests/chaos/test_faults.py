@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tests.chaos.cluster import Cluster, running_cluster
@@ -12,8 +13,19 @@ from tests.chaos.observer import Observer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PICTURES = 60
+# A client's reference, and the bank that the sandbox reads from every card.
+SECRETS = ("canary-", "样例银行")
 # The others, and all at random, are for `make chaos`: a killed API, for one, leaves idempotency keys locked.
-QUICK = ("worker_killed", "redis_killed", "postgres_crashed", "rolling_restart", "messages_doubled")
+QUICK = (
+    "worker_killed",
+    "redis_killed",
+    "redis_swallowed",
+    "postgres_crashed",
+    "postgres_cut",
+    "rolling_restart",
+    "messages_doubled",
+    "clock_jumps",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +51,26 @@ def test_nothing_accepted_is_lost(cluster: Cluster, fault: str) -> None:
     assert outcome.wasted_calls <= outcome.excused_calls
 
 
+def test_neither_the_broker_nor_the_process_list_names_a_person(cluster: Cluster) -> None:
+    observer, seen = Observer(cluster, seed=77), ""
+    sending = threading.Thread(target=observer.send, args=(PICTURES,))
+    sending.start()
+    while sending.is_alive():
+        seen += cluster.broker_content()
+        time.sleep(0.2)
+    commands = "\n".join(" ".join(process.cmdline()) for process in psutil.process_iter())
+    observer.wait(time.monotonic(), patience=60)
+
+    assert "job_" in seen
+    assert "worker0@" in commands
+    keys = cluster.api_key, "sandbox-secret-key", cluster.settings.require_secret_key()
+    for secret in (*SECRETS, *observer.card_numbers(), *keys):
+        assert secret not in seen
+        assert secret not in commands
+
+
 def test_no_log_names_a_person(cluster: Cluster) -> None:
     logs = cluster.logs()
 
     assert "job_settled" in logs
-    assert "canary-" not in logs
-    assert cluster.api_key not in logs
-    assert "样例银行" not in logs
+    assert not [secret for secret in (*SECRETS, cluster.api_key) if secret in logs]
