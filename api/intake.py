@@ -43,8 +43,8 @@ from shared.storage import ImageStore, image_key
 
 log = structlog.get_logger(__name__)
 
-# How long a request may take before its idempotency key counts as abandoned: fetching, storing and committing have
-# timeouts that add up to less.
+# After this an idempotency key counts as abandoned by an API that was killed. A request that does take longer may be
+# overtaken by its own repetition: only one of them can tie the key to a job, the other leaves nothing.
 _KEY_LOCK = timedelta(seconds=20)
 # About what all workers take up in some seconds.
 _CROWD = 500
