@@ -3,12 +3,16 @@
 When the connection is lost while messages are in hand, kombu closes its channel, forgets whom the channel belonged to,
 and then tries to put the messages back over it. What comes of that is an AttributeError, which Celery takes for the
 end of the worker. Here it is the lost connection that it is: the messages come back by themselves.
+
+A Redis that refuses to write (it is full, or has become a replica) ends a worker too, for kombu takes that for our
+mistake. Here it is an outage.
 """
 
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ConnectionError as LostConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 
 class Channel(redis.Channel):
@@ -24,6 +28,7 @@ class Transport(redis.Transport):
     """Redis, with such channels."""
 
     Channel = Channel
+    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError, ReadOnlyError)
 
 
 def use_patient_transport() -> None:

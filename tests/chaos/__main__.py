@@ -53,7 +53,8 @@ def main() -> None:
 def _run_at_random(cluster: Cluster, given: argparse.Namespace) -> Outcome:
     dice = random.Random(given.seed)
     observer = Observer(cluster, seed=given.seed * 100 + 99)
-    sending = threading.Thread(target=observer.send, args=(given.random_pictures,))
+    over = {"over_seconds": given.minutes * 60}
+    sending = threading.Thread(target=observer.send, args=(given.random_pictures,), kwargs=over)
     sending.start()
     for pause, title in _plan(dice):
         if observer.elapsed > given.minutes * 60:
@@ -61,6 +62,7 @@ def _run_at_random(cluster: Cluster, given: argparse.Namespace) -> Outcome:
         time.sleep(pause)
         _say(f"<!-- {observer.elapsed:4.0f} s: {title} -->")
         FAULTS[title](cluster)
+        cluster.revive()
     healed_at = time.monotonic()
     sending.join()
     return observer.wait(healed_at, patience=600)

@@ -54,6 +54,7 @@ class Observer:
     _refused: int = 0
     _calls_before: int = 0
     _over_quota_before: int = 0
+    _pause: float = 0.0
     _began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,13 +63,19 @@ class Observer:
         """Seconds since it was made."""
         return time.monotonic() - self._began
 
-    def send(self, pictures: int) -> None:
-        """Send this many; who is not answered sends the same again under the same key, as a careful client does."""
+    def send(self, pictures: int, *, over_seconds: float = 0.0) -> None:
+        """Send this many; who is not answered sends the same again under the same key, as a careful client does.
+
+        Args:
+            over_seconds: spread evenly over so long; 0: as fast as they are taken.
+        """
+        self._pause = over_seconds / pictures
         self._calls_before, self._over_quota_before = self._calls(), self._over_quota()
         with ThreadPoolExecutor(_SENDERS) as pool:
             list(pool.map(self._send_one, range(pictures)))
 
     def _send_one(self, number: int) -> None:
+        time.sleep(max(0.0, number * self._pause - self.elapsed))
         picture = _picture(self.seed * 100_000 + number)
         headers = {"Authorization": f"Bearer {self.cluster.api_key}", "Content-Type": "image/jpeg"}
         headers["Idempotency-Key"] = f"chaos-{self.seed}-{number}"

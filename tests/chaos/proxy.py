@@ -28,8 +28,6 @@ class Proxy:
         self._target = port
         self._mode = Mode.PASS
         self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._stopped = asyncio.Event()
         listening = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(listening,), name="proxy", daemon=True)
         self._thread.start()
@@ -48,10 +46,11 @@ class Proxy:
         self._thread.join(10)
 
     def _run(self, listening: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve(listening))
+        asyncio.run(self._serve(listening))
 
     async def _serve(self, listening: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
         self.port: int = server.sockets[0].getsockname()[1]
         listening.set()
