@@ -198,6 +198,7 @@ class Intake:
             image_width=header.width,
             image_height=header.height,
             created_at=now,
+            cache=fields.cache,
         )
 
     def _erase_leftover(self, new: NewJob) -> None:

@@ -79,7 +79,12 @@ def present_job(
             total=_milliseconds(job.created_at, job.completed_at),
         ),
         error=_present_error(job),
-        billing=BillingView(calls=job.calls, billed=job.billed_calls, cache_hit=False),
+        billing=BillingView(
+            calls=job.calls,
+            billed=job.billed_calls,
+            cache_hit=job.cache_source is not None,
+            cache_source=job.cache_source,
+        ),
         result=None if result is None else present_result(result),
         links=LinksView(
             self=job_path(job.id),

@@ -128,6 +128,10 @@ class JobFields(Contract):
         description=f"Comes back with the job: at most {MAX_METADATA_PAIRS} pairs of strings, keys of at most "
         f"{MAX_METADATA_KEY} and values of at most {MAX_METADATA_VALUE} characters.",
     )
+    cache: bool = Field(
+        True,
+        description="Whether the answer of an earlier job of yours will do: same bytes, type and options.",
+    )
     expires_in: Annotated[int, BeforeValidator(_not_bool)] | None = Field(
         None, ge=1, le=604_800, description="Seconds after which a job that has not started is not wanted any more."
     )
@@ -264,11 +268,15 @@ class JobErrorView(Contract):
 
 
 class BillingView(Contract):
-    """What the job cost: calls made, calls the provider bills."""
+    """What the job cost: calls made, calls the provider bills.
+
+    `cache_hit`: it was answered from an earlier, equal job of yours, `cache_source`.
+    """
 
     calls: int
     billed: int
     cache_hit: bool
+    cache_source: str | None
 
 
 class LinksView(Contract):

@@ -21,6 +21,7 @@ class TimelineEvent(Contract):
         "message_lost",
         "worker_lost",
         "requeued",
+        "cache_hit",
         "succeeded",
         "failed",
         "canceled",
@@ -46,6 +47,7 @@ class TimelineEvent(Contract):
         None, description="The call before it had no answer when its worker died: it may have been made, and billed."
     )
     error_code: str | None = None
+    source: str | None = Field(None, description="The earlier, equal job that had the answer.")
 
 
 class TimelineView(Contract):

@@ -20,6 +20,7 @@ TOKEN_FETCHES = Counter("kazheng_token_fetches_total", "Access tokens fetched", 
 PUBLISH_FAILURES = Counter("kazheng_publish_failures_total", "Messages the broker did not take")
 SWEPT = Counter("kazheng_swept_total", "Jobs whose message or worker the sweeper found lost", ["reason"])
 POISONED = Counter("kazheng_poisoned_total", "Jobs given up because workers died preparing them")
+CACHE_HITS = Counter("kazheng_cache_hits_total", "Jobs answered from an earlier, equal one", ["document_type"])
 REQUESTS = Counter("kazheng_http_requests_total", "Requests served", ["route", "method", "status"])
 REQUEST_SECONDS = Histogram("kazheng_http_request_seconds", "Time of a request", ["route"], buckets=_SECONDS)
 

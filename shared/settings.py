@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     quota_utc_offset_hours: float = Field(
         8.0, ge=-12, le=14, description="the provider's day turns at midnight so far east of UTC"
     )
+    cache_days: int = Field(
+        30, ge=0, description="an equal image of a client is answered from its earlier result for so long; 0: never"
+    )
     max_attempts: int = Field(5, ge=1, le=50, description="calls made for one job before it fails")
     connect_timeout_seconds: float = Field(5.0, gt=0, description="time to connect to the provider")
     read_timeout_seconds: float = Field(30.0, gt=0, description="longest silence of the provider")

@@ -84,6 +84,7 @@ def make_job(
         "image_width": 640,
         "image_height": 400,
         "created_at": now,
+        "cache": False,  # most tests make many jobs of one picture
     }
     if store is not None:
         store.put(values["image_key"], content)

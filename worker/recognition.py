@@ -25,6 +25,7 @@ from shared.database import jobs as job_rows
 from shared.database.accounts import Account, SecretUnreadableError
 from shared.database.engine import transaction
 from shared.database.stops import EVERY_ENDPOINT
+from shared.database.twins import NO_TWINS, find_twins
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import (
     ClaimLostError,
@@ -78,6 +79,7 @@ class RecognitionService:
         zone: timezone = SHANGHAI,
         outage_hold: timedelta = timedelta(seconds=40),
         leases: LeaseKeeper,
+        cache_life: timedelta = timedelta(0),
     ) -> None:
         """Take its parts.
 
@@ -89,6 +91,7 @@ class RecognitionService:
             zone: where the provider's day turns.
             outage_hold: while Redis is away, so long a job is held, to be called the moment it is back.
             leases: keeps claims alive.
+            cache_life: an equal image of a client is answered from its earlier result for so long; 0: never.
         """
         self._engine = engine
         self._settlement = settlement
@@ -105,6 +108,7 @@ class RecognitionService:
         self._clock = clock
         self._outage_hold = outage_hold
         self._leases = leases
+        self._cache_life = cache_life
         self._failures = FailureHandler(
             limiter=limiter, tokens=tokens, accounts=accounts, settlement=settlement, policy=policy, zone=zone
         )
@@ -164,11 +168,14 @@ class RecognitionService:
             job = job_rows.claim_job(
                 connection, job_id, token=token, worker=self._worker, now=now, lease_until=lease_until
             )
+            twins = NO_TWINS
+            if job is not None and job.cache and self._cache_life:
+                twins = find_twins(connection, job, answered_since=now - self._cache_life)
         if job is None:
             log.info("nothing_to_claim", job_id=job_id)
             return None
         log.info("job_claimed", job_id=job_id, document_type=job.document_type, lane=job.lane, claim=job.claim_count)
-        return Claimed(job, token, DOCUMENT_TYPES[job.document_type])
+        return Claimed(job, token, DOCUMENT_TYPES[job.document_type], twins)
 
     def _attempt(self, claimed: Claimed) -> None:
         """Everything between the claim and the end.
@@ -179,6 +186,11 @@ class RecognitionService:
         job, endpoint = claimed.job, claimed.document.endpoint
         if job.expires_at is not None and job.calls == 0 and job.expires_at <= self._clock():
             self._settlement.fail(claimed, JobErrorCode.EXPIRED)
+            return
+        if claimed.twins.answered and self._settlement.succeed_like(claimed, claimed.twins.answered):
+            return
+        if claimed.twins.is_being_read:
+            self._settlement.release(claimed, WaitingOn.DUPLICATE, self._clock() + _SOON)
             return
         probe = self._accounts.probe(endpoint)
         accounts = [probe] if probe else self._accounts.usable(endpoint)

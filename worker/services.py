@@ -119,6 +119,7 @@ def build_services(settings: Settings) -> Services:
         clock=clock,
         zone=settings.quota_zone,
         leases=leases,
+        cache_life=timedelta(days=settings.cache_days),
     )
     recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=clock)
     feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=clock)

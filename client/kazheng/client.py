@@ -96,6 +96,7 @@ class Client:
         client_reference_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         expires_in: float | timedelta | None = None,
+        cache: bool | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Hand over an image. When this returns, the image and the job are kept safe.
@@ -108,6 +109,7 @@ class Client:
             client_reference_id: your own name of the job, to find it again.
             metadata: anything small that should come back with the job.
             expires_in: seconds after which a job that has not started is not wanted any more.
+            cache: False: read it anew, though an equal image of yours was read before.
             idempotency_key: the same key and image give the same job, however often and whenever submitted; made up
                 when not given, so that the tries of one call never make two jobs.
 
@@ -129,6 +131,8 @@ class Client:
         if expires_in is not None:
             seconds = expires_in.total_seconds() if isinstance(expires_in, timedelta) else expires_in
             form["expires_in"] = str(int(seconds))
+        if cache is not None:
+            form["cache"] = str(cache).lower()
         # The name of the file stays here: people name files after people.
         files = {"image": ("image", _read(image), "application/octet-stream")}
         try:

@@ -29,6 +29,8 @@ class JobEvent(StrEnum):
     """Nobody claimed it long after its message was sent; another was sent."""
     WORKER_LOST = "worker_lost"
     """Its worker was not heard of any more; `while_preparing` if it died with the image in hand."""
+    CACHE_HIT = "cache_hit"
+    """An earlier, equal job had the answer: `source`."""
     REQUEUED = "requeued"
     """An operator made it ready at once."""
 

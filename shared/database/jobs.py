@@ -40,6 +40,7 @@ class NewJob:
     image_height: int
     created_at: datetime
     batch_id: str = NO_BATCH
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Job:
     billed_calls: int
     throttle_ms: int
     upstream_ms: int
+    cache: bool
+    cache_source: str | None
     error_code: str | None
     error_detail: str | None
     created_at: datetime

@@ -170,6 +170,14 @@ jobs = Table(
     Column("billed_calls", Integer, nullable=False, server_default=text("0")),
     Column("throttle_ms", Integer, nullable=False, server_default=text("0")),
     Column("upstream_ms", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "cache",
+        Boolean,
+        nullable=False,
+        server_default=text("true"),
+        comment="may be answered from an earlier, equal job",
+    ),
+    Column("cache_source", Text, comment="the job whose answer this one was given"),
     Column("error_code", Text),
     Column("error_detail", Text),
     Column("published_at", _time(), comment="when a message was last sent for it; null: none on its way"),
@@ -195,6 +203,13 @@ jobs = Table(
         "client_reference_id",
         "id",
         postgresql_where=text("client_reference_id IS NOT NULL"),
+    ),
+    # Who else has, or is about to have, the answer for an image.
+    Index(
+        "ix_jobs_image",
+        "client_id",
+        "image_sha256",
+        postgresql_where=text("status IN ('processing', 'succeeded')"),
     ),
     # Ready, and no message on its way: what feeding takes turns over.
     Index(

@@ -54,6 +54,8 @@ class WaitingOn(StrEnum):
     """A quota the operator has to buy."""
     RETRY_BACKOFF = "retry_backoff"
     """The pause after a failed attempt."""
+    DUPLICATE = "duplicate"
+    """An equal image of the same client, which is being read: its answer will do for both."""
     PROVIDER_OUTAGE = "provider_outage"
     """The provider, or the operator who has to repair the account."""
 

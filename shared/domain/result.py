@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 Point = tuple[float, float]
 
@@ -36,6 +36,13 @@ class FieldValue:
     confidence: float | None = None
     polygon: tuple[Point, ...] | None = None
     source: str = "provider"
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Self:
+        """The field from the JSON values that `Recognition.fields_json` makes."""
+        polygon = kept["polygon"]
+        points = None if polygon is None else tuple((float(x), float(y)) for x, y in polygon)
+        return cls(**{**kept, "status": FieldStatus(kept["status"]), "polygon": points})
 
 
 class CheckStatus(StrEnum):

@@ -71,7 +71,7 @@ def test_a_job_comes_back_as_it_was_sent(api: ApiBench) -> None:
     assert (job["lane"], job["client_reference_id"], job["metadata"]) == ("bulk", "0012", {"desk": "7"})
     assert (job["result"], job["error"], job["batch_id"], job["attempts"]) == (None, None, None, 0)
     assert job["queue"]["position"] == 1
-    assert job["billing"] == {"calls": 0, "billed": 0, "cache_hit": False}
+    assert job["billing"] == {"calls": 0, "billed": 0, "cache_hit": False, "cache_source": None}
     assert (api.column(job_id, "expires_at") - api.column(job_id, "created_at")).total_seconds() == 60
 
 

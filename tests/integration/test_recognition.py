@@ -55,7 +55,12 @@ class Bench:
             redis.set(keys.pace(self.account_id, endpoint), "1")
 
     def service(
-        self, provider: FakeProvider, redis: Redis | None = None, *, outage_hold: float = 0.5
+        self,
+        provider: FakeProvider,
+        redis: Redis | None = None,
+        *,
+        outage_hold: float = 0.5,
+        cache_life: timedelta = timedelta(days=30),
     ) -> RecognitionService:
         redis = redis or self.redis
         policy = RetryPolicy(max_attempts=3)
@@ -88,6 +93,7 @@ class Bench:
                 longest_task=timedelta(seconds=300),
                 clock=self.clock,
             ),
+            cache_life=cache_life,
         )
 
     def lose_worker_of(self, job_id: str) -> None:
