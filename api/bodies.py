@@ -16,7 +16,6 @@ from pydantic_core import from_json
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from api.images import check_size
 from api.problems import MalformedBodyError
 from api.schemas import JobFields, JobForm, JobRequest
 from api.validation import pointer, single_values, validate, validate_job_fields
@@ -29,6 +28,7 @@ from shared.domain.errors import (
     InvalidRequestError,
     UnsupportedMediaTypeError,
 )
+from shared.image_headers import check_size
 
 # Room for everything that is not the image: fields at their limits, part headers, boundaries.
 _FIELDS_BYTES = 256 * 1024

@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from api.bodies import Submission
-from api.images import ImageHeader, check_size, read_header
 from shared.clock import Clock
 from shared.database.engine import transaction
 from shared.database.idempotency import KeyUse, bind_key, drop_key, take_key
@@ -35,6 +34,7 @@ from shared.domain.errors import (
 )
 from shared.domain.job import Lane
 from shared.ids import new_id
+from shared.image_headers import ImageHeader, check_size, read_header
 from shared.metrics import JOBS_ACCEPTED
 from shared.outbound import OutboundPolicy, fetch_image
 from shared.queues import Publisher, QueueName
@@ -159,7 +159,7 @@ class Intake:
         new = self._new_job(client_id, submission, content, header)
         ready_to_commit = False
         try:
-            self._store.put(new.image_key, content)
+            self._store.put(new.image_key or "", content)
             with transaction(self._engine) as connection:
                 job = insert_job(connection, new)
                 if key is not None and not bind_key(
@@ -203,7 +203,7 @@ class Intake:
 
     def _erase_leftover(self, new: NewJob) -> None:
         try:
-            self._store.delete(new.image_key)
+            self._store.delete(new.image_key or "")
         except UnavailableError as error:
             log.warning("orphan_image_left", job_id=new.id, error=type(error).__name__)
 

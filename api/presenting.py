@@ -6,14 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.document_schemas import DocumentFieldView, DocumentTypeView, OptionView
 from api.schemas import (
     BillingView,
-    DocumentFieldView,
-    DocumentTypeView,
     JobErrorView,
     JobView,
     LinksView,
-    OptionView,
     QueueView,
     ResultView,
     TimingsView,

@@ -81,6 +81,12 @@ def _job_id(value: str) -> str:
     return value
 
 
+def _batch_id(value: str) -> str:
+    if not is_id(value, "bat"):
+        raise ValueError("must be the id of a batch")
+    return value
+
+
 def _comma_list(items: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"type": "array", "items": items})
 
@@ -95,6 +101,7 @@ ClientReference = Annotated[
     AfterValidator(_storable),
     Field(min_length=1, max_length=200, description="Your own name of the job, to find it again."),
 ]
+BatchId = Annotated[str, AfterValidator(_batch_id)]
 WaitSeconds = Annotated[
     int, Field(ge=0, le=MAX_WAIT_SECONDS, description="Answer when the job is final, or after so many seconds.")
 ]
@@ -179,6 +186,7 @@ class JobListQuery(Contract):
     status: JobStatus | None = None
     document_type: DocumentTypeName | None = None
     client_reference_id: ClientReference | None = None
+    batch_id: BatchId | None = None
     ids: Annotated[
         list[str],
         BeforeValidator(_split_commas),
@@ -318,40 +326,6 @@ class JobList(Contract):
 
     data: list[JobView]
     next: str | None
-
-
-class OptionView(Contract):
-    """One option of a document type; `choices` null: true or false."""
-
-    name: str
-    default: str | bool
-    choices: list[str] | None
-    description: str
-
-
-class DocumentFieldView(Contract):
-    """One field a result has; `asked`: a recognition that finds none of these has failed."""
-
-    name: str
-    label: str
-    kind: str
-    asked: bool
-
-
-class DocumentTypeView(Contract):
-    """What can be read. The keys of `fields` are the sides; one-sided documents have the key `""`."""
-
-    name: DocumentTypeName
-    label: str
-    options: list[OptionView]
-    fields: dict[str, list[DocumentFieldView]]
-    checks: list[str]
-
-
-class DocumentTypeList(Contract):
-    """All document types."""
-
-    data: list[DocumentTypeView]
 
 
 class FieldErrorView(Contract):

@@ -21,6 +21,7 @@ class TimelineEvent(Contract):
         "message_lost",
         "worker_lost",
         "requeued",
+        "retried",
         "cache_hit",
         "succeeded",
         "failed",

@@ -55,7 +55,7 @@ class ImageHandler:
         if job.image_key is None:
             raise ImageLostError("The image was erased.")
         with self._in_hand(job):
-            content = self._store.get(job.image_key, sha256=job.image_sha256)
+            content = self._store.get(job.image_key, sha256=job.image_sha256 or "")
             image = self._preparer.prepare(content, claimed.document.limits)
             return Ready(claimed, image, provider.encode(claimed.document, job.options, image))
 

@@ -43,6 +43,7 @@ from shared.limits.spread import SpreadMeter
 from shared.limits.tokens import TokenStore
 from worker.accounts import AccountPool
 from worker.failures import Caller, FailureHandler
+from worker.fetching import ImageFetcher
 from worker.in_hand import ImageHandler, Ready
 from worker.leases import LeaseKeeper
 from worker.providers.protocol import Provider
@@ -70,6 +71,7 @@ class RecognitionService:
         accounts: AccountPool,
         providers: dict[str, Provider],
         images: ImageHandler,
+        fetcher: ImageFetcher,
         policy: RetryPolicy,
         lease: timedelta,
         permit_wait: timedelta,
@@ -101,6 +103,7 @@ class RecognitionService:
         self._accounts = accounts
         self._providers = providers
         self._images = images
+        self._fetcher = fetcher
         self._lease = lease
         self._permit_wait = permit_wait
         self._worker = worker
@@ -191,6 +194,11 @@ class RecognitionService:
             return
         if claimed.twins.is_being_read:
             self._settlement.release(claimed, WaitingOn.DUPLICATE, self._clock() + _SOON)
+            return
+        if job.image_url is not None:
+            # Whether an equal image was read before can be told now: the next claim looks.
+            self._fetcher.fetch(claimed)
+            self._settlement.release(claimed, WaitingOn.WORKER, None)
             return
         probe = self._accounts.probe(endpoint)
         accounts = [probe] if probe else self._accounts.usable(endpoint)

@@ -23,6 +23,7 @@ from shared.storage import make_store
 from worker.accounts import AccountPool
 from worker.decoding import ImagePreparer
 from worker.feeding import Feeder
+from worker.fetching import ImageFetcher
 from worker.in_hand import ImageHandler
 from worker.leases import LeaseKeeper
 from worker.providers.baidu import BaiduProvider
@@ -111,6 +112,7 @@ def build_services(settings: Settings) -> Services:
             redis=redis,
             worker=process,
         ),
+        fetcher=ImageFetcher(engine=engine, store=store, settings=settings, clock=clock),
         policy=policy,
         lease=settings.lease,
         permit_wait=timedelta(seconds=settings.permit_wait_seconds),

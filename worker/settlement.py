@@ -176,7 +176,13 @@ class Settlement:
                 lift_stops(connection, account.id, claimed.document.endpoint, now)
             if isinstance(step, GiveUp):
                 return job_rows.fail_job(
-                    connection, claimed.job.id, claimed.token, error=error.error_code, now=now, count_failure=True
+                    connection,
+                    claimed.job.id,
+                    claimed.token,
+                    error=error.error_code,
+                    now=now,
+                    count_failure=True,
+                    detail=error.client_detail,
                 )
             return job_rows.release_job(
                 connection,

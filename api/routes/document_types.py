@@ -2,9 +2,10 @@
 
 from flask import Response, request
 
+from api.document_schemas import DocumentTypeList
 from api.operations import Answer, Operation
 from api.presenting import present_document_type, to_json
-from api.schemas import DocumentTypeList, NoQuery
+from api.schemas import NoQuery
 from api.validation import validate_query
 from shared.domain.documents import DOCUMENT_TYPES
 

@@ -83,7 +83,7 @@ def read_job(job_id: str) -> Response:
 def list_jobs() -> Response:
     """A page of the client's jobs."""
     query = validate_query(JobListQuery, request.args)
-    wanted = JobFilter(query.status, query.document_type, query.client_reference_id, tuple(query.ids))
+    wanted = JobFilter(query.status, query.document_type, query.client_reference_id, query.batch_id, tuple(query.ids))
     with transaction(services().engine) as connection:
         found = rows.list_jobs(connection, current_client(), wanted, limit=query.limit + 1, after=query.after)
         page = found[: query.limit]

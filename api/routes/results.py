@@ -4,7 +4,6 @@ from http import HTTPStatus
 
 from flask import Response, request
 
-from api.images import CONTENT_TYPES
 from api.operations import Answer, Operation
 from api.presenting import present_result, to_json
 from api.problems import JobWithoutResultError
@@ -22,6 +21,7 @@ from shared.domain.errors import (
     StorageUnavailableError,
 )
 from shared.domain.job import JobStatus
+from shared.image_headers import CONTENT_TYPES
 
 _ERASED = "The image and the result of this job were erased."
 
@@ -52,10 +52,12 @@ def read_image(job_id: str) -> Response:
     """The image as it was sent. A browser saves it and never shows it as a page of ours."""
     validate_query(NoQuery, request.args)
     job = find_job(job_id)
+    if job.erased_at is None and job.image_sha256 is None:
+        raise NotFoundError("The job has no image: it was not fetched yet, or it was none.")
     if job.erased_at is not None or job.image_key is None:
         raise ErasedError(_ERASED)
-    content = services().store.get(job.image_key, sha256=job.image_sha256)
-    media_type = CONTENT_TYPES.get(job.image_format, "application/octet-stream")
+    content = services().store.get(job.image_key, sha256=job.image_sha256 or "")
+    media_type = CONTENT_TYPES.get(job.image_format or "", "application/octet-stream")
     answer = Response(content, content_type=media_type)
     answer.headers["Content-Disposition"] = f'attachment; filename="{job.id}.{media_type.rpartition("/")[2]}"'
     answer.headers["Cache-Control"] = "no-store"

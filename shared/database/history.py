@@ -31,6 +31,8 @@ class JobEvent(StrEnum):
     """Its worker was not heard of any more; `while_preparing` if it died with the image in hand."""
     CACHE_HIT = "cache_hit"
     """An earlier, equal job had the answer: `source`."""
+    RETRIED = "retried"
+    """It had failed, and its client wanted it tried again."""
     REQUEUED = "requeued"
     """An operator made it ready at once."""
 

@@ -22,7 +22,10 @@ _FINAL = [status.value for status in FINAL_STATUSES]
 
 @dataclass(frozen=True)
 class NewJob:
-    """What intake knows of a job. `image_*` describe the stored bytes; sizes in bytes and pixels."""
+    """What intake knows of a job. `image_*` describe the stored bytes; sizes in bytes and pixels.
+
+    An item of a batch may have an `image_url` instead, which a worker fetches.
+    """
 
     id: str
     client_id: str
@@ -32,15 +35,18 @@ class NewJob:
     client_reference_id: str | None
     metadata: dict[str, str]
     expires_at: datetime | None
-    image_key: str
-    image_sha256: str
-    image_bytes: int
-    image_format: str
-    image_width: int
-    image_height: int
+    image_key: str | None
+    image_sha256: str | None
+    image_bytes: int | None
+    image_format: str | None
+    image_width: int | None
+    image_height: int | None
     created_at: datetime
     batch_id: str = NO_BATCH
     cache: bool = True
+    item_number: int | None = None
+    item_name: str | None = None
+    image_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,15 @@ class Job:
     client_reference_id: str | None
     metadata: dict[str, str]
     expires_at: datetime | None
+    item_number: int | None
+    item_name: str | None
+    image_url: str | None
     image_key: str | None
-    image_sha256: str
-    image_bytes: int
-    image_format: str
-    image_width: int
-    image_height: int
+    image_sha256: str | None
+    image_bytes: int | None
+    image_format: str | None
+    image_width: int | None
+    image_height: int | None
     claim_token: str | None
     claim_count: int
     failed_attempts: int
@@ -85,10 +94,11 @@ class Job:
     revision: int
 
 
-_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+JOB_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
-def _to_job(row: Row[Any]) -> Job:
+def to_job(row: Row[Any]) -> Job:
+    """A row of JOB_COLUMNS as a job."""
     values = dict(row._mapping)
     values["lane"] = Lane(values["lane"])
     values["status"] = JobStatus(values["status"])
@@ -97,20 +107,25 @@ def _to_job(row: Row[Any]) -> Job:
 
 
 def _to_optional_job(row: Row[Any] | None) -> Job | None:
-    return None if row is None else _to_job(row)
+    return None if row is None else to_job(row)
+
+
+def queued(new: NewJob) -> dict[str, Any]:
+    """The row of a new job."""
+    values = {field.name: getattr(new, field.name) for field in fields(NewJob)}
+    values["endpoint"] = DOCUMENT_TYPES[new.document_type].endpoint
+    return {**values, "status": JobStatus.QUEUED, "waiting_on": WaitingOn.WORKER}
 
 
 def insert_job(connection: Connection, new: NewJob) -> Job:
     """Record a job as queued."""
-    values = {field.name: getattr(new, field.name) for field in fields(NewJob)}
-    values["endpoint"] = DOCUMENT_TYPES[new.document_type].endpoint
-    statement = insert(jobs).values(**values, status=JobStatus.QUEUED, waiting_on=WaitingOn.WORKER)
-    return _to_job(connection.execute(statement.returning(*_COLUMNS)).one())
+    statement = insert(jobs).values(**queued(new))
+    return to_job(connection.execute(statement.returning(*JOB_COLUMNS)).one())
 
 
 def get_job(connection: Connection, job_id: str, *, client_id: str) -> Job | None:
     """The client's job, or None: another client's job is not told from one that does not exist."""
-    statement = select(*_COLUMNS).where(jobs.c.id == job_id, jobs.c.client_id == client_id)
+    statement = select(*JOB_COLUMNS).where(jobs.c.id == job_id, jobs.c.client_id == client_id)
     return _to_optional_job(connection.execute(statement).one_or_none())
 
 
@@ -121,6 +136,7 @@ class JobFilter:
     status: JobStatus | None = None
     document_type: str | None = None
     client_reference_id: str | None = None
+    batch_id: str | None = None
     ids: tuple[str, ...] = ()
 
 
@@ -132,18 +148,20 @@ def list_jobs(
     Args:
         after: id of the last job already seen; those older than it follow.
     """
-    statement = select(*_COLUMNS).where(jobs.c.client_id == client_id).order_by(jobs.c.id.desc()).limit(limit)
+    statement = select(*JOB_COLUMNS).where(jobs.c.client_id == client_id).order_by(jobs.c.id.desc()).limit(limit)
     if wanted.status is not None:
         statement = statement.where(jobs.c.status == wanted.status)
     if wanted.document_type is not None:
         statement = statement.where(jobs.c.document_type == wanted.document_type)
     if wanted.client_reference_id is not None:
         statement = statement.where(jobs.c.client_reference_id == wanted.client_reference_id)
+    if wanted.batch_id is not None:
+        statement = statement.where(jobs.c.batch_id == wanted.batch_id)
     if wanted.ids:
         statement = statement.where(jobs.c.id.in_(wanted.ids))
     if after is not None:
         statement = statement.where(jobs.c.id < after)
-    return [_to_job(row) for row in connection.execute(statement)]
+    return [to_job(row) for row in connection.execute(statement)]
 
 
 def get_result(connection: Connection, job_id: str) -> dict[str, Any] | None:
@@ -200,21 +218,21 @@ def claim_job(
                 history=remembering(JobEvent.CLAIMED, now, worker=worker),
             )
         )
-        .returning(*_COLUMNS)
+        .returning(*JOB_COLUMNS)
     )
     commit_without_waiting(connection)
     return _to_optional_job(connection.execute(statement).one_or_none())
 
 
-def ended_with(status: JobStatus, code: JobErrorCode, now: datetime) -> dict[str, Any]:
-    """The values of a job that ends without a result."""
+def ended_with(status: JobStatus, code: JobErrorCode, now: datetime, detail: str | None = None) -> dict[str, Any]:
+    """The values of a job that ends without a result; `detail`: a better sentence than the code's."""
     return {
         "status": status,
         "waiting_on": None,
         "not_before": None,
         "completed_at": now,
         "error_code": code,
-        "error_detail": JOB_ERRORS[code][0],
+        "error_detail": detail or JOB_ERRORS[code][0],
     }
 
 
@@ -270,13 +288,20 @@ def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetim
 
 
 def fail_job(
-    connection: Connection, job_id: str, token: str, *, error: JobErrorCode, now: datetime, count_failure: bool
+    connection: Connection,
+    job_id: str,
+    token: str,
+    *,
+    error: JobErrorCode,
+    now: datetime,
+    count_failure: bool,
+    detail: str | None = None,
 ) -> bool:
     """End a claimed job with an error; False when the claim was lost."""
     status = JobStatus.EXPIRED if error is JobErrorCode.EXPIRED else JobStatus.FAILED
     values = visible(
         **UNCLAIMED,
-        **ended_with(status, error, now),
+        **ended_with(status, error, now, detail),
         failed_attempts=jobs.c.failed_attempts + int(count_failure),
     )
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(values)
@@ -290,7 +315,7 @@ def cancel_job(connection: Connection, job_id: str, *, client_id: str, now: date
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.client_id == client_id, jobs.c.status == JobStatus.QUEUED)
         .values(values)
-        .returning(*_COLUMNS)
+        .returning(*JOB_COLUMNS)
     )
     return _to_optional_job(connection.execute(statement).one_or_none())
 
@@ -308,10 +333,22 @@ def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datet
     key = connection.execute(select(jobs.c.image_key).where(owned).with_for_update()).scalar_one_or_none()
     unfinished = {**UNCLAIMED, **ended_with(JobStatus.CANCELED, JobErrorCode.CANCELED, now)}
     connection.execute(update(jobs).where(owned, jobs.c.status.not_in(_FINAL)).values(unfinished))
-    erased = visible(erased_at=now, client_reference_id=None, metadata={})
+    erased = visible(erased_at=now, client_reference_id=None, metadata={}, item_name=None, image_url=None)
     connection.execute(update(jobs).where(owned, jobs.c.erased_at.is_(None)).values(erased))
     connection.execute(results.delete().where(results.c.job_id.in_(select(jobs.c.id).where(owned))))
     return key
+
+
+def keep_image(connection: Connection, job_id: str, token: str, **image: str | int) -> bool:
+    """Remember the image that was fetched for a claimed job; False when the claim was lost.
+
+    Args:
+        image: values of `image_key`, `image_sha256`, `image_bytes`, `image_format`, `image_width`, `image_height`.
+    """
+    statement = (
+        update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(visible(image_url=None, **image))
+    )
+    return connection.execute(statement).rowcount == 1
 
 
 def forget_image(connection: Connection, job_id: str) -> None:

@@ -256,6 +256,7 @@ class ProviderError(KazhengError):
         max_attempts: give up after so many attempts, if fewer than usual.
         called: whether the vendor may have seen the call (False: nothing was sent).
         answered: whether the vendor said so itself (False: it may still be at work, and may count the call).
+        client_detail: a better sentence for the client than the error code's own.
     """
 
     code = "provider_error"
@@ -272,6 +273,7 @@ class ProviderError(KazhengError):
         called: bool = True,
         answered: bool = True,
         billed: bool = False,
+        client_detail: str | None = None,
     ) -> None:
         """Take what the vendor said, translated."""
         super().__init__(detail)
@@ -283,6 +285,7 @@ class ProviderError(KazhengError):
         self.called = called
         self.answered = answered
         self.billed = billed
+        self.client_detail = client_detail
 
     def uses_quota(self, *, counts_failures: bool) -> bool:
         """Whether the call counts against the day and the total.

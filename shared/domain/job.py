@@ -92,6 +92,17 @@ class JobErrorCode(StrEnum):
     FAILED_BY_OPERATOR = "failed_by_operator"
     EXPIRED = "expired"
     CANCELED = "canceled"
+    # Items of a batch that were never images, by the names that a single job would be refused with
+    INVALID_ITEM = "invalid_item"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_ENCODING = "image_base64_invalid"
+    IMAGE_FORMAT = "image_format_unsupported"
+    IMAGE_DAMAGED = "image_damaged"
+    IMAGE_ANIMATED = "image_animated"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_PIXELS = "image_pixels_out_of_range"
+    IMAGE_URL_REFUSED = "image_url_refused"
+    IMAGE_URL_FAILED = "image_url_failed"
 
 
 # What a person reads, and whether the same image may succeed when it is sent again.
@@ -131,4 +142,14 @@ JOB_ERRORS: dict[JobErrorCode, tuple[str, bool]] = {
     JobErrorCode.FAILED_BY_OPERATOR: ("The operator ended the job. Send the image again, or ask why.", True),
     JobErrorCode.EXPIRED: ("The job had not started when its expires_in was over.", True),
     JobErrorCode.CANCELED: ("The job was canceled by its client.", True),
+    JobErrorCode.INVALID_ITEM: ("What was said about the item is wrong. Mend it and send it again.", False),
+    JobErrorCode.IMAGE_EMPTY: ("The image has no bytes.", False),
+    JobErrorCode.IMAGE_ENCODING: ("image_base64 is not base64.", False),
+    JobErrorCode.IMAGE_FORMAT: ("The bytes are no image of a format we read.", False),
+    JobErrorCode.IMAGE_DAMAGED: ("The image is cut off or broken. Send the whole file.", False),
+    JobErrorCode.IMAGE_ANIMATED: ("The image has more than one frame or page.", False),
+    JobErrorCode.IMAGE_TOO_LARGE: ("The image has too many bytes. Send it smaller or as JPEG.", False),
+    JobErrorCode.IMAGE_PIXELS: ("The image has too many or too few pixels.", False),
+    JobErrorCode.IMAGE_URL_REFUSED: ("The address may not be called. Give a public https address.", False),
+    JobErrorCode.IMAGE_URL_FAILED: ("The address gave no image.", True),
 }

@@ -29,6 +29,7 @@ from tests.factories import make_account, make_client, make_job
 from tests.fakes import FakeClock, FakeProvider, recognition
 from worker.accounts import AccountPool
 from worker.decoding import ImagePreparer
+from worker.fetching import ImageFetcher
 from worker.in_hand import ImageHandler
 from worker.leases import LeaseKeeper
 from worker.recognition import RecognitionService
@@ -80,6 +81,7 @@ class Bench:
             accounts=self.accounts,
             providers={"baidu": provider},
             images=ImageHandler(store=self.store, preparer=PREPARER, redis=redis, worker="tests"),
+            fetcher=ImageFetcher(engine=self.engine, store=self.store, settings=self.settings, clock=self.clock),
             policy=policy,
             lease=timedelta(seconds=120),
             permit_wait=timedelta(seconds=5),

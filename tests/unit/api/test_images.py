@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.images import ImageHeader, check_size, read_header
 from shared.domain.errors import (
     ImageAnimatedError,
     ImageDamagedError,
@@ -17,6 +16,7 @@ from shared.domain.errors import (
     ImagePixelsError,
     ImageTooLargeError,
 )
+from shared.image_headers import ImageHeader, check_size, read_header
 from shared.images import READABLE_FORMATS
 from tests.unit.api.pictures import SVG, animation, picture, png_bomb
 
