@@ -99,7 +99,7 @@ def _read_body(request: Request, max_bytes: int, max_image_bytes: int) -> bytes:
 
 
 def _read_raw(request: Request, max_image_bytes: int) -> Submission:
-    fields = validate_job_fields(_expand(single_values(request.args)), JobFields)
+    fields = validate_job_fields(expand(single_values(request.args)), JobFields)
     content = _read_body(request, max_image_bytes, max_image_bytes)
     check_size(len(content), max_image_bytes)
     return Submission(fields, content)
@@ -152,14 +152,15 @@ def decode_image(text: str, max_image_bytes: int) -> bytes:
     return content
 
 
-def _in_memory(*_: Any, **__: Any) -> IO[bytes]:
+def in_memory(*_: Any, **__: Any) -> IO[bytes]:
+    """Where the files of a multipart body go."""
     return io.BytesIO()
 
 
 def _read_multipart(request: Request, max_image_bytes: int) -> Submission:
     _limit_body(request, max_image_bytes + _FIELDS_BYTES, max_image_bytes)
     parser = FormDataParser(
-        stream_factory=_in_memory, max_form_memory_size=_FIELDS_BYTES, max_form_parts=_MOST_PARTS, silent=False
+        stream_factory=in_memory, max_form_memory_size=_FIELDS_BYTES, max_form_parts=_MOST_PARTS, silent=False
     )
     try:
         _, form, files = parser.parse(
@@ -169,7 +170,7 @@ def _read_multipart(request: Request, max_image_bytes: int) -> Submission:
         raise _too_large(max_image_bytes) from None
     except ValueError:  # UnicodeDecodeError included
         raise MalformedBodyError("The multipart body is broken or cut off.") from None
-    values = _expand(single_values(form))
+    values = expand(single_values(form))
     if "image" in values and not files:
         raise InvalidRequestError([FieldError("/image", "must be sent as a file: with a filename")])
     strangers = [FieldError(pointer(name), "is no file; only image is") for name in files if name != "image"]
@@ -186,7 +187,7 @@ def _read_multipart(request: Request, max_image_bytes: int) -> Submission:
     return Submission(fields, content)
 
 
-def _expand(values: Mapping[str, str]) -> dict[str, Any]:
+def expand(values: Mapping[str, str]) -> dict[str, Any]:
     """Texts of a form or a query as a body: `options` from JSON, or from `options.side=front`."""
     body: dict[str, Any] = {}
     errors: list[FieldError] = []

@@ -14,7 +14,10 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from api.request_log import request_id
 from api.schemas import FieldErrorView, JobErrorCodeView, Problem
 from shared.domain.errors import (
+    ArchiveRefusedError,
+    BatchClosedError,
     BodyTooLargeError,
+    BusyError,
     ClaimLostError,
     DatabaseUnavailableError,
     ErasedError,
@@ -34,6 +37,7 @@ from shared.domain.errors import (
     ImageUrlRefusedError,
     InvalidRequestError,
     JobNotCancelableError,
+    JobNotRetryableError,
     KazhengError,
     LimiterAwayError,
     NotFoundError,
@@ -67,6 +71,10 @@ STATUSES: dict[type[KazhengError], HTTPStatus] = {
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     NotFoundError: HTTPStatus.NOT_FOUND,
     JobNotCancelableError: HTTPStatus.CONFLICT,
+    JobNotRetryableError: HTTPStatus.CONFLICT,
+    ArchiveRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BatchClosedError: HTTPStatus.CONFLICT,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ResultNotAvailableError: HTTPStatus.CONFLICT,
     ErasedError: HTTPStatus.GONE,
     IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -83,6 +91,7 @@ STATUSES: dict[type[KazhengError], HTTPStatus] = {
 
 RETRY_AFTER_SECONDS: dict[type[KazhengError], int] = {
     IdempotencyInProgressError: 1,
+    BusyError: 5,
     DatabaseUnavailableError: 2,
     LimiterAwayError: 2,
     StorageUnavailableError: 2,

@@ -41,7 +41,8 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Text that Postgres can keep."""
     if "\0" in text:
         raise ValueError("must not contain the character U+0000")
     return text
@@ -65,7 +66,8 @@ def _small_metadata(pairs: dict[str, str]) -> dict[str, str]:
     return pairs
 
 
-def _split_commas(value: object) -> object:
+def split_commas(value: object) -> object:
+    """The values of a parameter that takes several."""
     return value.split(",") if isinstance(value, str) else value
 
 
@@ -98,8 +100,16 @@ DocumentTypeName = Annotated[
 ]
 ClientReference = Annotated[
     str,
-    AfterValidator(_storable),
+    AfterValidator(storable),
     Field(min_length=1, max_length=200, description="Your own name of the job, to find it again."),
+]
+Metadata = Annotated[
+    dict[str, str],
+    AfterValidator(_small_metadata),
+    Field(
+        description=f"Comes back with the job: at most {MAX_METADATA_PAIRS} pairs of strings, keys of at most "
+        f"{MAX_METADATA_KEY} and values of at most {MAX_METADATA_VALUE} characters."
+    ),
 ]
 BatchId = Annotated[str, AfterValidator(_batch_id)]
 WaitSeconds = Annotated[
@@ -107,7 +117,7 @@ WaitSeconds = Annotated[
 ]
 Includes = Annotated[
     list[Literal["geometry", "raw"]],
-    BeforeValidator(_split_commas),
+    BeforeValidator(split_commas),
     _comma_list({"enum": ["geometry", "raw"]}),
 ]
 Time = Annotated[
@@ -130,11 +140,7 @@ class JobFields(Contract):
     )
     lane: Lane = Field(Lane.INTERACTIVE, description="`interactive`: somebody is waiting. `bulk`: nobody is.")
     client_reference_id: ClientReference | None = None
-    metadata: Annotated[dict[str, str], AfterValidator(_small_metadata)] = Field(
-        default_factory=dict,
-        description=f"Comes back with the job: at most {MAX_METADATA_PAIRS} pairs of strings, keys of at most "
-        f"{MAX_METADATA_KEY} and values of at most {MAX_METADATA_VALUE} characters.",
-    )
+    metadata: Metadata = Field(default_factory=dict)
     cache: bool = Field(
         True,
         description="Whether the answer of an earlier job of yours will do: same bytes, type and options.",
@@ -189,7 +195,7 @@ class JobListQuery(Contract):
     batch_id: BatchId | None = None
     ids: Annotated[
         list[str],
-        BeforeValidator(_split_commas),
+        BeforeValidator(split_commas),
         AfterValidator(_job_ids),
         _comma_list({"type": "string"}),
     ] = Field(default_factory=list, max_length=MAX_IDS, description=f"At most {MAX_IDS} ids, separated by commas.")

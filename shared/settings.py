@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     api_poll_threads: int = Field(128, ge=1, le=990, description="of these, threads that held polls may occupy")
     max_image_bytes: int = Field(20_000_000, ge=1_000, description="largest image accepted, bytes")
     max_image_pixels: int = Field(100_000_000, ge=10_000, description="largest image accepted, width times height")
+    max_batch_bytes: int = Field(64_000_000, ge=100_000, description="largest request with items of a batch, bytes")
+    max_archive_bytes: int = Field(4_000_000_000, ge=100_000, description="largest ZIP or manifest accepted, bytes")
+    max_batch_items: int = Field(200_000, ge=1, description="items one ZIP or manifest may have")
     fetch_timeout_seconds: float = Field(10.0, gt=0, description="total time to fetch one image_url")
     idempotency_ttl_hours: int = Field(24, ge=1, description="how long an Idempotency-Key is remembered")
     outbound_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(

@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,8 @@ from shared.domain.errors import ImageLostError, StorageFullError, StorageUnavai
 from shared.settings import Settings
 
 _UNAVAILABLE = "The image store does not answer. Try again in a few seconds."
+# Syncing waits for the disk, not for the processor: several waits go side by side.
+_WRITERS = ThreadPoolExecutor(8, thread_name_prefix="store")
 _FULL = "The image store is full; nothing was accepted. Try again later and tell the operator."
 
 
@@ -47,14 +50,28 @@ class ImageStore:
             StorageFullError: there is no room.
             StorageUnavailableError: the store does not answer.
         """
-        try:
-            obstore.put(self._store, key, content, use_multipart=False)
+        with _mishaps_told():
+            self._write(key, content)
             if self._folder is not None:
-                self._sync(self._folder, self._folder / key)
-        except (BaseError, OSError) as error:
-            if "No space left" in str(error) or "Disk quota exceeded" in str(error):
-                raise StorageFullError(_FULL) from error
-            raise StorageUnavailableError(_UNAVAILABLE) from error
+                self._sync_folders(self._folder, self._folder / key)
+
+    def put_many(self, contents: Mapping[str, bytes]) -> None:
+        """Keep many at once, several side by side; when this returns all are durable.
+
+        Raises:
+            StorageFullError: there is no room; some may have been kept.
+            StorageUnavailableError: the store does not answer; some may have been kept.
+        """
+        with _mishaps_told():
+            list(_WRITERS.map(self._write, contents.keys(), contents.values()))
+            if self._folder is not None:
+                for folder in {(self._folder / key).parent for key in contents}:
+                    self._sync_folders(self._folder, folder / "any")
+
+    def _write(self, key: str, content: bytes) -> None:
+        obstore.put(self._store, key, content, use_multipart=False)
+        if self._folder is not None:
+            _fsync(self._folder / key)
 
     def get(self, key: str, *, sha256: str) -> bytes:
         """The bytes, checked against their recorded SHA-256 (hex).
@@ -129,8 +146,7 @@ class ImageStore:
         self.put(key, b"ready")
         self.delete(key)
 
-    def _sync(self, root: Path, path: Path) -> None:
-        _fsync(path)
+    def _sync_folders(self, root: Path, path: Path) -> None:
         _fsync(path.parent)
         with self._lock:
             if path.parent in self._synced_folders:
@@ -141,6 +157,16 @@ class ImageStore:
                 break
         with self._lock:
             self._synced_folders.add(path.parent)
+
+
+@contextlib.contextmanager
+def _mishaps_told() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if "No space left" in str(error) or "Disk quota exceeded" in str(error):
+            raise StorageFullError(_FULL) from error
+        raise StorageUnavailableError(_UNAVAILABLE) from error
 
 
 def _fsync(path: Path) -> None:

@@ -161,6 +161,18 @@ class ImageUrlFailedError(ImageError):
     retryable = True
 
 
+class ArchiveRefusedError(RequestError):
+    """The archive or manifest can't be read at all."""
+
+    code = "archive_refused"
+
+
+class BatchClosedError(RequestError):
+    """The batch takes no more items."""
+
+    code = "batch_closed"
+
+
 class UnauthenticatedError(RequestError):
     """No API key, an unknown one, or a revoked one."""
 
@@ -177,6 +189,12 @@ class JobNotCancelableError(RequestError):
     """The job has started or ended."""
 
     code = "job_not_cancelable"
+
+
+class JobNotRetryableError(RequestError):
+    """The job did not fail, or has no image any more."""
+
+    code = "job_not_retryable"
 
 
 class ResultNotAvailableError(RequestError):
@@ -208,6 +226,12 @@ class UnavailableError(KazhengError):
     """A part behind us is away; nothing was accepted."""
 
     retryable = True
+
+
+class BusyError(UnavailableError):
+    """Too many large requests are being served."""
+
+    code = "busy"
 
 
 class DatabaseUnavailableError(UnavailableError):

@@ -172,7 +172,9 @@ class Observer:
 
     def _over_quota(self) -> int:
         """Calls that the sandbox's own window refused; the ones a fault refuses are not among them."""
-        return sum(sum(usage["refused"].values()) for usage in self._usages())
+        usages = self._usages()
+        refused = sum(sum(usage["refused"].values()) for usage in usages)
+        return int(refused - sum(usage["faults"].get("code", 0) for usage in usages))
 
     def _usages(self) -> list[dict[str, Any]]:
         accounts = self.cluster.sandbox.stats()["by_account"]
