@@ -9,6 +9,7 @@ What is said wrong refuses the request, with every mistake listed. An image that
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -60,12 +61,18 @@ class BatchSubmission:
     sha256: str
 
 
-def read_batch(request: Request, settings: Settings) -> BatchSubmission:
-    """A batch, its fields and what is said of its items checked.
+@contextmanager
+def read_batch(request: Request, settings: Settings) -> Iterator[BatchSubmission]:
+    """A batch, its fields and what is said of its items checked; its items can be read within the `with` block.
 
     Raises:
         RequestError: something in it is missing, unknown or wrong; nothing of it is kept.
     """
+    with ExitStack() as files:
+        yield _read_batch(request, settings, files)
+
+
+def _read_batch(request: Request, settings: Settings, files: ExitStack) -> BatchSubmission:
     media_type = request.mimetype
     if media_type == "application/json":
         body = _read_body(request, settings.max_batch_bytes)
@@ -77,7 +84,8 @@ def read_batch(request: Request, settings: Settings) -> BatchSubmission:
         return BatchSubmission(_batch_fields(form), items, sha256)
     if media_type in _ZIP or media_type in _MANIFESTS:
         fields = _batch_fields(expand(single_values(request.args)))
-        file, sha256 = _to_disk(request, settings.max_archive_bytes)
+        file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the others
+        sha256 = _to_disk(request, file, settings.max_archive_bytes)
         if media_type in _ZIP:
             _require_document_type(fields)
             return BatchSubmission(fields, _from_archive(file, settings), sha256)
@@ -158,10 +166,9 @@ def _too_large(most: int) -> BodyTooLargeError:
     )
 
 
-def _to_disk(request: Request, most: int) -> tuple[IO[bytes], str]:
-    """The body in a temporary file, and its hash."""
+def _to_disk(request: Request, file: IO[bytes], most: int) -> str:
+    """Write the body to a file; its hash."""
     _limit(request, most)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - read by the caller, gone with its last reference
     digest, size = hashlib.sha256(), 0
     while chunk := request.stream.read(_CHUNK):
         size += len(chunk)
@@ -172,7 +179,7 @@ def _to_disk(request: Request, most: int) -> tuple[IO[bytes], str]:
     if request.content_length not in (None, size):
         raise MalformedBodyError("The body is shorter than announced.")
     file.seek(0)
-    return file, digest.hexdigest()
+    return digest.hexdigest()
 
 
 # Items

@@ -8,6 +8,7 @@ image_url,document_type,client_reference_id,options.side,metadata.branch
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from pydantic_core import from_json
@@ -75,4 +76,5 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise ArchiveRefusedError("The manifest is neither UTF-8 nor GB 18030.") from error
     finally:
-        text.detach()
+        with suppress(ValueError):  # the file was closed before the last line was asked for
+            text.detach()

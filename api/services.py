@@ -9,6 +9,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from api.batch_intake import BatchIntake
+from api.batch_outlook import BatchOutlook
 from api.intake import Intake
 from api.outlooks import Outlooks
 from api.waiting import FinalWatch
@@ -41,6 +43,8 @@ class Services:
     intake: Intake
     final_watch: FinalWatch
     outlooks: Outlooks
+    batch_intake: BatchIntake
+    dry_runs: BatchOutlook
     clock: Clock
 
     def announce_final(self, job_id: str) -> None:
@@ -77,6 +81,8 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         policy=OutboundPolicy(settings.outbound_allowed_networks, allow_http=settings.outbound_allow_http),
         clock=clock,
     )
+    outlooks = Outlooks(engine, redis, settings)
+    batch_intake = BatchIntake(engine=engine, store=store, settings=settings, clock=clock)
     return Services(
         settings=settings,
         engine=engine,
@@ -84,7 +90,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         redis=redis,
         intake=intake,
         final_watch=FinalWatch(engine, lambda: connect(settings), capacity=settings.api_poll_threads),
-        outlooks=Outlooks(engine, redis, settings),
+        outlooks=outlooks,
+        batch_intake=batch_intake,
+        dry_runs=BatchOutlook(engine=engine, intake=batch_intake, outlooks=outlooks, settings=settings, clock=clock),
         clock=clock,
     )
 

@@ -41,6 +41,8 @@ class TaskName(StrEnum):
     """Put jobs back in line whose message or worker is gone, and end those past their time."""
     PURGE = "kazheng.purge"
     """Forget idempotency keys past their time, and erase images that nobody owns any more."""
+    FOLLOW = "kazheng.follow"
+    """Tell how far batches have come, and complete those whose items are all final."""
 
 
 LANE_QUEUES = {Lane.INTERACTIVE: QueueName.INTERACTIVE, Lane.BULK: QueueName.BULK}

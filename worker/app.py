@@ -62,6 +62,7 @@ def make_celery(settings: Settings) -> Celery:
         task_routes={
             TaskName.SWEEP.value: {"queue": QueueName.MAINTENANCE.value},
             TaskName.PURGE.value: {"queue": QueueName.MAINTENANCE.value},
+            TaskName.FOLLOW.value: {"queue": QueueName.MAINTENANCE.value},
         },
         beat_schedule=beat_schedule(),
         beat_max_loop_interval=5,

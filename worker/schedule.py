@@ -5,6 +5,7 @@ from typing import Any
 from shared.queues import TaskName
 
 _SWEEP_SECONDS = 5.0
+_FOLLOW_SECONDS = 2.0
 _PURGE_SECONDS = 3600.0
 
 
@@ -15,6 +16,11 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
             "task": TaskName.SWEEP.value,
             "schedule": _SWEEP_SECONDS,
             "options": {"expires": _SWEEP_SECONDS * 2},
+        },
+        "follow": {
+            "task": TaskName.FOLLOW.value,
+            "schedule": _FOLLOW_SECONDS,
+            "options": {"expires": _FOLLOW_SECONDS * 2},
         },
         "purge": {"task": TaskName.PURGE.value, "schedule": _PURGE_SECONDS, "options": {"expires": _PURGE_SECONDS}},
     }

@@ -21,6 +21,7 @@ from shared.queues import Publisher
 from shared.settings import Settings
 from shared.storage import make_store
 from worker.accounts import AccountPool
+from worker.batches import BatchFollower
 from worker.decoding import ImagePreparer
 from worker.feeding import Feeder
 from worker.fetching import ImageFetcher
@@ -39,6 +40,7 @@ class Services:
 
     recognition: RecognitionService
     recovery: RecoveryService
+    batches: BatchFollower
     leases: LeaseKeeper
     feeder: Feeder
     stopping: threading.Event
@@ -125,7 +127,8 @@ def build_services(settings: Settings) -> Services:
     )
     recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=clock)
     feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=clock)
-    return Services(recognition, recovery, leases, feeder, stopping)
+    batches = BatchFollower(engine=engine, clock=clock)
+    return Services(recognition, recovery, batches, leases, feeder, stopping)
 
 
 def count_calls(engine: Engine, account_id: str, endpoint: str, day: date | None) -> int:

@@ -18,6 +18,12 @@ def sweep() -> None:
     services().recovery.sweep()
 
 
+@shared_task(name=TaskName.FOLLOW.value)
+def follow() -> None:
+    """Tell how far batches have come, and complete those whose items are all final."""
+    services().batches.follow()
+
+
 @shared_task(name=TaskName.PURGE.value)
 def purge() -> None:
     """Forget idempotency keys past their time, and erase images that nobody owns any more."""

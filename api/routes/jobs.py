@@ -58,7 +58,7 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])
 
 def submit_job() -> Response:
     """Keep an image and a job for it; wait for its end if the client prefers to."""
-    key = _idempotency_key()
+    key = idempotency_key()
     submission = read_submission(request, services().settings.max_image_bytes)
     accepted = services().intake.submit_job(current_client(), submission, key)
     job, seconds = accepted.job, _preferred_wait()
@@ -200,7 +200,12 @@ def retry_after(job: Job, place: Place | None) -> int:
     return min(LONGEST_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds)))
 
 
-def _idempotency_key() -> str | None:
+def idempotency_key() -> str | None:
+    """The request's Idempotency-Key.
+
+    Raises:
+        InvalidRequestError: it is no such key.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequestError(

@@ -109,6 +109,11 @@ def get_batch(connection: Connection, batch_id: str, *, client_id: str) -> Batch
     return None if row is None else _to_batch(row)
 
 
+def lock_batch(connection: Connection, batch_id: str) -> None:
+    """Let nobody else close, reopen or complete it before this transaction ends."""
+    connection.execute(select(batches.c.id).where(batches.c.id == batch_id).with_for_update())
+
+
 def list_batches(connection: Connection, client_id: str, *, limit: int, after: str | None) -> list[Batch]:
     """The client's batches, newest first; `after`: id of the last one already seen."""
     statement = select(*_BATCH_COLUMNS).where(batches.c.client_id == client_id).order_by(batches.c.id.desc())
@@ -184,6 +189,13 @@ def count_items(connection: Connection, batch_id: str) -> Counts:
         if row.status == JobStatus.SUCCEEDED:
             cached = row.uncalled
     return Counts(by_status, cached, calls, billed)
+
+
+def count_by_endpoint(connection: Connection, batch_id: str) -> dict[str, int]:
+    """Items that wait, by endpoint."""
+    where = and_(jobs.c.batch_id == batch_id, jobs.c.status == JobStatus.QUEUED)
+    statement = select(jobs.c.endpoint, func.count()).where(where).group_by(jobs.c.endpoint)
+    return {str(endpoint): int(count) for endpoint, count in connection.execute(statement)}
 
 
 def list_items(

@@ -4,6 +4,8 @@ Who claims a job asks, in the same transaction and behind a lock on the image, w
 about to. The lock orders claims of equal images: of two at the same time, the second sees the first.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from shared.database.history import JobEvent, remembering
-from shared.database.jobs import UNCLAIMED, Job, visible
+from shared.database.jobs import UNCLAIMED, Job, NewJob, visible
 from shared.database.tables import jobs, results
 from shared.domain.job import JobStatus
 
@@ -54,6 +56,29 @@ def find_twins(connection: Connection, job: Job, *, answered_since: datetime) ->
         return Twins(source, is_being_read=False)
     reading = select(jobs.c.id).where(*equal, jobs.c.status == JobStatus.PROCESSING).limit(1)
     return Twins(None, is_being_read=connection.execute(reading).scalar_one_or_none() is not None)
+
+
+def find_answered(
+    connection: Connection, client_id: str, wanted: Sequence[NewJob], *, answered_since: datetime
+) -> set[tuple[str, str, str]]:
+    """What of these was answered before: SHA-256, document type and options (as text)."""
+    hashes = [job.image_sha256 for job in wanted if job.image_sha256 is not None]
+    statement = (
+        select(jobs.c.image_sha256, jobs.c.document_type, jobs.c.options)
+        .join(results, results.c.job_id == jobs.c.id)
+        .where(
+            jobs.c.client_id == client_id,
+            jobs.c.image_sha256.in_(hashes),
+            jobs.c.status == JobStatus.SUCCEEDED,
+            results.c.created_at >= answered_since,
+        )
+    )
+    return {(sha256, kind, options_text(options)) for sha256, kind, options in connection.execute(statement)}
+
+
+def options_text(options: Mapping[str, str | bool]) -> str:
+    """Options as text that is the same for equal ones."""
+    return json.dumps(options, sort_keys=True)
 
 
 def read_answer(connection: Connection, job_id: str) -> dict[str, Any] | None:

@@ -1,0 +1,115 @@
+"""What a batch would do, and when it may be done."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from api.batch_bodies import BatchSubmission
+from api.batch_intake import BatchIntake, portions
+from api.batch_schemas import BadItemView, DryRunView
+from api.outlooks import Outlooks
+from api.schemas import JobErrorView
+from shared.clock import Clock
+from shared.database.batches import BadItem, Batch, Counts, count_by_endpoint
+from shared.database.engine import transaction
+from shared.database.jobs import NewJob
+from shared.database.lines import count_queued
+from shared.database.twins import find_answered, options_text
+from shared.domain.documents import DOCUMENT_TYPES
+from shared.domain.job import JOB_ERRORS, JobStatus, Lane
+from shared.settings import Settings
+
+_MOST_BAD = 100
+
+
+class BatchOutlook:
+    """Looks ahead; keeps nothing. Safe to share between threads."""
+
+    def __init__(
+        self, *, engine: Engine, intake: BatchIntake, outlooks: Outlooks, settings: Settings, clock: Clock
+    ) -> None:
+        """Take its parts."""
+        self._engine = engine
+        self._intake = intake
+        self._outlooks = outlooks
+        self._settings = settings
+        self._clock = clock
+
+    def look(self, client_id: str, submission: BatchSubmission) -> DryRunView:
+        """What would be done with a submission: each item is looked at, as it would be, and not kept.
+
+        An image behind an address is reckoned as a call. Of equal images in the submission, one is.
+        """
+        items, number, hits = Counter[str](), 0, 0
+        bad: list[BadItemView] = []
+        bad_items = 0
+        calls = Counter[str]()
+        seen: set[tuple[str, str, str]] = set()
+        since = self._clock() - timedelta(days=self._settings.cache_days)
+        for portion in portions(submission.items):
+            good: list[NewJob] = []
+            for raw in portion:
+                number += 1
+                row = self._intake.look_at(submission.fields, raw, number).row
+                if isinstance(row, BadItem):
+                    bad_items += 1
+                    if len(bad) < _MOST_BAD:
+                        bad.append(_present(row))
+                    continue
+                items[row.document_type] += 1
+                good.append(row)
+            answered: set[tuple[str, str, str]] = set()
+            if submission.fields.cache and self._settings.cache_days:
+                with transaction(self._engine) as connection:
+                    answered = find_answered(connection, client_id, good, answered_since=since)
+            for row in good:
+                equal = (row.image_sha256 or f"address {row.item_number}", row.document_type, options_text(row.options))
+                if submission.fields.cache and (equal in answered or equal in seen):
+                    hits += 1
+                else:
+                    calls[DOCUMENT_TYPES[row.document_type].endpoint] += 1
+                seen.add(equal)
+        return DryRunView(
+            object="dry_run",
+            items=number,
+            by_document_type=dict(items),
+            bad_items=bad_items,
+            bad=bad,
+            cache_hits=hits,
+            calls=calls.total(),
+            estimated_completion_at=self._ends_at(calls, submission.fields.lane),
+        )
+
+    def ends_at(self, batch: Batch, counts: Counts) -> datetime | None:
+        """When a batch may be completed; None: nobody knows, or nothing is left to do."""
+        if counts.total == counts.final:
+            return None
+        if counts.by_status[JobStatus.QUEUED] == 0:
+            return self._clock()
+        with transaction(self._engine) as connection:
+            waiting = count_by_endpoint(connection, batch.id)
+        return self._ends_at(waiting, batch.lane)
+
+    def _ends_at(self, waiting: Mapping[str, int], lane: Lane) -> datetime | None:
+        """When so many more jobs, by endpoint, may have been called for: others take their turns between them."""
+        if not waiting:
+            return None
+        with transaction(self._engine) as connection:
+            queued = count_queued(connection)
+        ends = []
+        for endpoint, count in waiting.items():
+            outlook = self._outlooks.outlook(endpoint)
+            others = sum(queued.get((endpoint, line), 0) for line in Lane if line is lane or line is Lane.INTERACTIVE)
+            # Lines take turns: of others' work, no more than as much again comes first.
+            end = None if outlook is None else outlook.starts_at(max(count, min(others, 2 * count)), self._clock())
+            if end is None:
+                return None
+            ends.append(end)
+        return max(ends)
+
+
+def _present(row: BadItem) -> BadItemView:
+    view = JobErrorView(code=row.error, detail=row.detail, retryable=JOB_ERRORS[row.error][1], billed=False)
+    return BadItemView(number=row.job.item_number or 0, name=row.job.item_name, error=view)
