@@ -97,6 +97,15 @@ class ItemListQuery(Contract):
     after: int = Field(0, ge=0, description="`next` of the page before: the number of its last item.")
 
 
+class ExportQuery(Contract):
+    """Query of an export."""
+
+    format: Literal["jsonl", "csv", "xlsx"] = "jsonl"
+    fields: Annotated[
+        list[str], BeforeValidator(split_commas), WithJsonSchema({"type": "array", "items": {"type": "string"}})
+    ] = Field(default_factory=list, description="Columns and their order, separated by commas; all if not given.")
+
+
 class CountsView(Contract):
     """Items by status; they add up to `total`."""
 

@@ -33,7 +33,11 @@ def test_every_task_name_has_a_task_and_every_task_a_name(celery_tasks: set[str]
 def test_every_periodic_task_exists() -> None:
     app = make_celery(Settings(redis_url="redis://127.0.0.1:1/0"))
 
-    assert {entry["task"] for entry in app.conf.beat_schedule.values()} == {TaskName.SWEEP, TaskName.PURGE, TaskName.FOLLOW}
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} == {
+        TaskName.SWEEP,
+        TaskName.PURGE,
+        TaskName.FOLLOW,
+    }
 
 
 def test_every_queue_is_declared_and_every_lane_has_one() -> None:
