@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kazheng.batches import Batch, Item, NamedImage
     from kazheng.client import Client
     from kazheng.errors import (
         ApiError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": "client",
+    **dict.fromkeys(("Batch", "Item", "NamedImage"), "batches"),
     **dict.fromkeys(("Check", "Field", "Job", "JobError", "Result"), "models"),
     **dict.fromkeys(
         (
@@ -37,13 +39,16 @@ __all__ = [
     "ApiError",
     "ApiUnreachableError",
     "AuthenticationError",
+    "Batch",
     "Check",
     "Client",
     "Field",
+    "Item",
     "Job",
     "JobError",
     "JobFailedError",
     "KazhengError",
+    "NamedImage",
     "Result",
     "ResultNotReadyError",
     "WaitTimeoutError",

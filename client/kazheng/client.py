@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from kazheng.batches import Batches
 from kazheng.errors import (
     ApiError,
     ApiUnreachableError,
@@ -73,6 +74,7 @@ class Client:
             trust_env=False,
         )
         self._transport = Transport(http, max_retries=max_retries, timing=timing or Timing())
+        self.batches = Batches(self._transport)
 
     def __enter__(self) -> Self:
         """The client itself."""

@@ -16,11 +16,13 @@ Json = Mapping[str, Any]
 _UNFINISHED = frozenset({"queued", "processing"})
 
 
-def _text(value: Any) -> str | None:
+def json_text(value: Any) -> str | None:
+    """A text, or None."""
     return None if value is None else str(value)
 
 
-def _mapping(value: Any) -> Json:
+def json_mapping(value: Any) -> Json:
+    """An object, or an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -28,11 +30,13 @@ def _sequence(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _number(value: Any) -> float | None:
+def json_number(value: Any) -> float | None:
+    """A number, or None."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _time(value: Any) -> datetime | None:
+def json_time(value: Any) -> datetime | None:
+    """A moment (RFC 3339), or None."""
     try:
         return datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -63,13 +67,13 @@ class Field:
         polygon = json.get("polygon")
         return cls(
             name=name,
-            value=_text(json.get("value")),
-            text=_text(json.get("text")),
-            label=_text(json.get("label")) or name,
-            confidence=_number(json.get("confidence")),
+            value=json_text(json.get("value")),
+            text=json_text(json.get("text")),
+            label=json_text(json.get("label")) or name,
+            confidence=json_number(json.get("confidence")),
             polygon=tuple((float(x), float(y)) for x, y in polygon) if polygon else None,
-            status=_text(json.get("status")) or "",
-            source=_text(json.get("source")) or "",
+            status=json_text(json.get("status")) or "",
+            source=json_text(json.get("source")) or "",
         )
 
 
@@ -96,11 +100,11 @@ class Check:
     def from_json(cls, json: Json) -> Self:
         """Read one entry of `checks`."""
         return cls(
-            code=_text(json.get("code")) or "",
-            status=_text(json.get("status")) or "",
-            severity=_text(json.get("severity")) or "",
+            code=json_text(json.get("code")) or "",
+            status=json_text(json.get("status")) or "",
+            severity=json_text(json.get("severity")) or "",
             fields=tuple(str(name) for name in _sequence(json.get("fields"))),
-            detail=_text(json.get("detail")) or "",
+            detail=json_text(json.get("detail")) or "",
         )
 
 
@@ -121,13 +125,14 @@ class Result:
         """Read a result."""
         return cls(
             fields={
-                name: Field.from_json(name, _mapping(value)) for name, value in _mapping(json.get("fields")).items()
+                name: Field.from_json(name, json_mapping(value))
+                for name, value in json_mapping(json.get("fields")).items()
             },
-            checks=tuple(Check.from_json(_mapping(check)) for check in _sequence(json.get("checks"))),
-            image=_mapping(json.get("image")),
-            provider=_text(json.get("provider")),
-            account=_text(json.get("account")),
-            upstream_log_id=_text(json.get("upstream_log_id")),
+            checks=tuple(Check.from_json(json_mapping(check)) for check in _sequence(json.get("checks"))),
+            image=json_mapping(json.get("image")),
+            provider=json_text(json.get("provider")),
+            account=json_text(json.get("account")),
+            upstream_log_id=json_text(json.get("upstream_log_id")),
             json=json,
         )
 
@@ -143,8 +148,8 @@ class JobError:
     @classmethod
     def from_json(cls, json: Json) -> Self:
         """Read the `error` of a job."""
-        code = _text(json.get("code")) or "unknown"
-        return cls(code=code, detail=_text(json.get("detail")) or code, retryable=bool(json.get("retryable")))
+        code = json_text(json.get("code")) or "unknown"
+        return cls(code=code, detail=json_text(json.get("detail")) or code, retryable=bool(json.get("retryable")))
 
 
 @dataclass(frozen=True)
@@ -206,20 +211,20 @@ class Job:
         return cls(
             id=str(json["id"]),
             status=str(json["status"]),
-            document_type=_text(json.get("document_type")) or "",
-            options=_mapping(json.get("options")),
-            lane=_text(json.get("lane")) or "",
-            waiting_on=_text(json.get("waiting_on")),
-            not_before=_time(json.get("not_before")),
-            client_reference_id=_text(json.get("client_reference_id")),
-            metadata=_mapping(json.get("metadata")),
-            batch_id=_text(json.get("batch_id")),
-            created_at=_time(json.get("created_at")),
-            started_at=_time(json.get("started_at")),
-            completed_at=_time(json.get("completed_at")),
-            timings_ms=_mapping(json.get("timings_ms")),
+            document_type=json_text(json.get("document_type")) or "",
+            options=json_mapping(json.get("options")),
+            lane=json_text(json.get("lane")) or "",
+            waiting_on=json_text(json.get("waiting_on")),
+            not_before=json_time(json.get("not_before")),
+            client_reference_id=json_text(json.get("client_reference_id")),
+            metadata=json_mapping(json.get("metadata")),
+            batch_id=json_text(json.get("batch_id")),
+            created_at=json_time(json.get("created_at")),
+            started_at=json_time(json.get("started_at")),
+            completed_at=json_time(json.get("completed_at")),
+            timings_ms=json_mapping(json.get("timings_ms")),
             error=JobError.from_json(error) if isinstance(error, Mapping) else None,
-            billing=_mapping(json.get("billing")),
+            billing=json_mapping(json.get("billing")),
             result=Result.from_json(result) if isinstance(result, Mapping) else None,
             json=json,
         )

@@ -7,7 +7,7 @@ Every request that is sent again is safe to: a submission carries one idempotenc
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -95,6 +95,23 @@ class Transport:
             raise problem_of(answer)
         message = f"The API at {self._http.base_url} does not answer ({type(failure).__name__}, {attempt} tries)."
         raise ApiUnreachableError(message) from failure
+
+    def stream(self, method: str, path: str, **content: Any) -> Iterator[bytes]:
+        """The body of an answer in pieces, however long it is. Sent once: who wants it again asks again.
+
+        Raises:
+            ApiUnreachableError: no answer came, or it broke off.
+            ApiError: the API answered with a problem.
+        """
+        try:
+            with self._http.stream(method, path, **content) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise problem_of(answer)
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            message = f"The API at {self._http.base_url} broke off ({type(error).__name__})."
+            raise ApiUnreachableError(message) from error
 
     def _try(
         self, method: str, path: str, held_seconds: float, content: Mapping[str, Any]
