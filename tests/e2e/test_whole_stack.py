@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openpyxl
 import pytest
 
 from benchmarks.stack import Stack, running_stack
@@ -91,6 +92,33 @@ def test_the_command_reads_files_and_says_which_failed(stack: Stack) -> None:
 
     lines = [json.loads(line) for line in output.splitlines()]
     assert len(lines) == 2
+
+
+def test_a_folder_becomes_a_spreadsheet_and_is_not_paid_for_twice(
+    stack: Stack, samples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    expected = sample(samples, "id_front_exif.jpg")["fields"]
+    scans = tmp_path / "scans"
+    (scans / "more").mkdir(parents=True)
+    for place in (scans / "card.jpg", scans / "more" / "again.jpg"):
+        place.write_bytes((SAMPLES / "id_front_exif.jpg").read_bytes())
+    (scans / "broken.jpg").write_bytes(b"no image")
+    command = ("submit", str(scans), "--type", "id_card", "--recursive", "--json")
+
+    told = [json.loads(run(stack, *command, "--out", str(tmp_path / name), expect=1)) for name in ("a.xlsx", "b.xlsx")]
+
+    assert [batch["counts"]["succeeded"] for batch in told] == [2, 2]
+    # Read by an earlier test, by the command itself, or by neither.
+    assert told[0]["billing"]["billed"] <= 1
+    assert (told[1]["billing"]["billed"], told[1]["billing"]["cached"]) == (0, 2)
+    sheet = openpyxl.load_workbook(tmp_path / "b.xlsx").active
+    assert sheet is not None
+    heading, *rows = list(sheet.iter_rows(values_only=True))
+    read = {row[1]: dict(zip(heading, row, strict=True)) for row in rows}
+    assert sorted(map(str, read)) == ["broken.jpg", "card.jpg", "more/again.jpg"]
+    assert {row["姓名"] for name, row in read.items() if name != "broken.jpg"} == {expected["name"]}
+    assert read["broken.jpg"]["Error"] == "image_format_unsupported"
+    assert list(tmp_path.glob("*.json")) == []
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:

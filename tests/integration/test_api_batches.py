@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
+from urllib3 import encode_multipart_formdata
 
 from shared.database.engine import transaction
 from shared.database.tables import jobs
@@ -75,9 +76,13 @@ def test_inline_items_become_jobs_in_order(api: ApiBench) -> None:
 
 
 def test_many_files_in_one_body(api: ApiBench) -> None:
-    files = [(io.BytesIO(picture), f"scans/{number}.jpg") for number, picture in enumerate(PICTURES)]
+    files = [
+        ("images", (f"scans/{number}.jpg", content))
+        for number, content in enumerate([*PICTURES[:3], make_picture((1500, 1500), "BMP")])
+    ]
+    body, content_type = encode_multipart_formdata([("document_type", "id_card"), *files])
 
-    answer = api.call("POST", "/v1/batches", data={"document_type": "id_card", "images": files})
+    answer = api.call("POST", "/v1/batches", data=body, content_type=content_type)
 
     assert answer.status_code == 202, answer.text
     batch = answer.json

@@ -23,7 +23,8 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
         "doctor": _Entry("doctor", "Find out what is wrong, and what to do."),
     },
     "Use it": {
-        "submit": _Entry("submit", "Recognize pictures and show their fields."),
+        "submit": _Entry("submit", "Recognize pictures, or a folder of them, and show or save their fields."),
+        "batches": _Entry("batches", "List, follow, save, cancel and retry batches."),
     },
     "Set it up": {
         "keys": _Entry("keys", "Make, list and revoke API keys."),
@@ -42,6 +43,8 @@ Start here:
       The fields of an ID card, from a second terminal.
   kazheng submit *.jpg --type bank_card --json > cards.jsonl
       Many pictures, one line of JSON each.
+  kazheng submit ./scans --type id_card --recursive --out results.xlsx
+      A folder of any size; run it again to go on where it stopped.
   kazheng keys create --client shop
       An API key for another application.
   kazheng doctor

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kazheng.client import Client
+from kazheng.commands.batches import is_good
+from kazheng.commands.failures import CommandError
+from kazheng.commands.folder import FolderRun, find_pictures, picture_of, watch
 from kazheng.commands.recognizing import Outcome, Picture, open_client, progress_bar, recognize
 from kazheng.models import Check, Result
 from shared.domain.documents import DOCUMENT_TYPES
@@ -43,6 +47,11 @@ class _Option(click.ParamType[tuple[str, str | bool]]):
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the fields, or only hand over.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each file, as they come.")
 @click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="`bulk` when nobody is waiting.")
+@click.option("--recursive", is_flag=True, help="Of a folder: the folders in it too.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Of a folder: .xlsx, .csv or .jsonl to save."
+)
+@click.option("--retry-failed", is_flag=True, help="Of a folder: try once more what may succeed.")
 @click.option("--timeout", default=120.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for one.")
 def submit(
     files: tuple[Path, ...],
@@ -53,9 +62,12 @@ def submit(
     wait: bool,
     as_json: bool,
     lane: str | None,
+    recursive: bool,
+    out: Path | None,
+    retry_failed: bool,
     timeout: float,
 ) -> None:
-    """Recognize pictures and show their fields.
+    """Recognize pictures and show their fields; or a folder of them, as a batch, into a table.
 
     \b
     Examples:
@@ -63,12 +75,24 @@ def submit(
       kazheng submit back.jpg --type id_card --side back
       kazheng submit scans/*.png --type business_license --option detect_quality=true
       kazheng submit *.jpg --type bank_card --json > cards.jsonl
+      kazheng submit ./scans --type id_card --recursive --out results.xlsx
+
+    A folder goes on where it was when the same command is run again after Ctrl-C, or after the network was away.
+    Nothing is paid twice: equal pictures are answered from the first.
 
     The API and its key are KAZHENG_API_URL and KAZHENG_API_KEY; where `kazheng up` runs, both are known.
     Exit code: 0 when all were recognized, 1 when some were not, 2 when nothing could be tried.
     """  # noqa: D301 - click wants the character itself
-    _refuse_folders(files)
     chosen = dict(options) | ({"side": side} if side else {})
+    if len(files) == 1 and files[0].is_dir():
+        fields = {"document_type": document_type, "options": chosen, "lane": lane, "name": files[0].resolve().name}
+        folder_out = out or Path(f"{files[0].resolve().name}.xlsx")
+        with open_client(Settings.from_env()) as client:
+            run = FolderRun(client, files[0], folder_out, console=Console(stderr=True))
+            sys.exit(_submit_folder(client, run, fields, recursive=recursive, again=retry_failed, as_json=as_json))
+    if out is not None:
+        raise click.UsageError("--out goes with a folder.")
+    _refuse_folders(files)
     pictures = [Picture(path, document_type, chosen) for path in dict.fromkeys(files)]
     with open_client(Settings.from_env()) as client:
         outcomes = _follow(client, pictures, wait=wait, timeout_seconds=timeout, lane=lane, as_json=as_json)
@@ -80,7 +104,38 @@ def submit(
 def _refuse_folders(files: Iterable[Path]) -> None:
     for path in files:
         if path.is_dir():
-            raise click.UsageError(f"{path} is a folder. Name the pictures in it: kazheng submit {path}/*.jpg …")
+            raise click.UsageError(f"{path} is a folder. Name one folder alone, or pictures: {path}/*.jpg …")
+
+
+def _submit_folder(
+    client: Client, run: FolderRun, fields: dict[str, Any], *, recursive: bool, again: bool, as_json: bool
+) -> int:
+    """Hand over, follow, save; the exit code."""
+    console = Console(stderr=True)
+    pictures = find_pictures(run.folder, recursive=recursive)
+    if not pictures and not run.is_resumed:
+        raise CommandError(
+            f"There is no picture in {run.folder}." + ("" if recursive else " --recursive looks deeper.")
+        )
+    try:
+        if run.is_resumed:
+            console.print(f"Going on with batch {run.state.batch_id}.", highlight=False)
+        batch = watch(client, run.hand_over(pictures, fields), console, sleep=time.sleep)
+        if again and client.batches.retry(batch):
+            batch = watch(client, client.batches.get(batch), console, sleep=time.sleep)
+    except KeyboardInterrupt:
+        console.print("Interrupted. What was handed over goes on; run the same command again to follow it.")
+        return _INTERRUPTED
+    client.batches.export(batch, run.out)
+    run.finish()
+    if as_json:
+        click.echo(json.dumps(batch.json, ensure_ascii=False))
+    else:
+        Console().print(picture_of(batch))
+        click.echo(f"Saved {run.out}.")
+    for name, why in run.state.unreadable.items():
+        click.echo(f"Not handed over: {name} ({why})", err=True)
+    return 0 if is_good(batch) and not run.state.unreadable else 1
 
 
 def _follow(

@@ -1,0 +1,211 @@
+"""Folders of pictures as one batch: handed over, followed, saved; goes on where it was after whatever stopped it.
+
+What was sent is noted in a small file beside the output (`results.xlsx.kazheng.json`), before and after each request. A
+request whose answer got lost is sent again with the same key and the same files, which adds them once.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kazheng.batches import PORTION_BYTES, PORTION_IMAGES, Batch, NamedImage
+from kazheng.client import Client
+from kazheng.commands.failures import CommandError
+from kazheng.errors import ApiUnreachableError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif")
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+# The server takes no more in one request.
+_LARGEST_FILE = 60_000_000
+
+
+@dataclass
+class State:
+    """How far a folder has come: the batch, and the files of each request, of which the first `sent` were answered."""
+
+    key: str
+    batch_id: str | None = None
+    requests: list[list[str]] = field(default_factory=list)
+    sent: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    closed: bool = False
+
+
+def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
+    """The pictures in a folder by the ends of their names, in the order of their paths; hidden ones are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in _SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+class FolderRun:
+    """One folder on its way through the API."""
+
+    def __init__(self, client: Client, folder: Path, out: Path, *, console: Console) -> None:
+        """Take the folder and where its table is to be saved."""
+        self._client = client
+        self.folder = folder
+        self._state_path = out.with_name(f"{out.name}.kazheng.json")
+        self._console = console
+        self.out = out
+        self.state = self._load()
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier run was stopped before its end."""
+        return self.state.batch_id is not None
+
+    def hand_over(self, pictures: Sequence[Path], fields: Mapping[str, Any]) -> Batch:
+        """Send all that was not sent yet, and close the batch.
+
+        Raises:
+            ApiError: something was not accepted.
+            ApiUnreachableError: no answer came; run it again.
+        """
+        if not self.state.requests:
+            self.state.requests = list(_plan(self.folder, pictures, self.state.unreadable))
+            self._save()
+        if self.state.batch_id is None:
+            batch = self._client.batches.create(close=False, idempotency_key=self.state.key, **fields)
+            self.state.batch_id = batch.id
+            self._save()
+        with Progress(
+            TextColumn("Handing over"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        ) as progress:
+            total = sum(map(len, self.state.requests))
+            task = progress.add_task("", total=total, completed=sum(map(len, self.state.requests[: self.state.sent])))
+            while self.state.sent < len(self.state.requests):
+                names = self.state.requests[self.state.sent]
+                images = [NamedImage(name, content) for name in names if (content := self._read(name)) is not None]
+                if images:
+                    key = f"{self.state.key}-{self.state.sent}"
+                    self._client.batches.add(self.state.batch_id, images, idempotency_key=key)
+                self.state.sent += 1
+                self._save()
+                progress.advance(task, len(names))
+        if not self.state.closed:
+            self._client.batches.close(self.state.batch_id)
+            self.state.closed = True
+            self._save()
+        return self._client.batches.get(self.state.batch_id)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            self.state.unreadable[name] = error.strerror or type(error).__name__
+            return None
+
+    def finish(self) -> None:
+        """Forget how far it came: it is done."""
+        self._state_path.unlink(missing_ok=True)
+
+    def _load(self) -> State:
+        try:
+            return State(**json.loads(self._state_path.read_text("utf-8")))
+        except FileNotFoundError:
+            return State(key=str(uuid.uuid4()))
+        except (ValueError, TypeError) as error:
+            raise CommandError(
+                f"{self._state_path} is damaged. Delete it to begin anew: what was read before is not paid again."
+            ) from error
+
+    def _save(self) -> None:
+        part = self._state_path.with_name(f".{self._state_path.name}.part")
+        part.write_text(json.dumps(asdict(self.state), ensure_ascii=False), "utf-8")
+        part.replace(self._state_path)
+
+
+def _plan(folder: Path, pictures: Sequence[Path], unreadable: dict[str, str]) -> Iterator[list[str]]:
+    """The names of the files of each request."""
+    names: list[str] = []
+    size = 0
+    for path in pictures:
+        name = path.relative_to(folder).as_posix()
+        try:
+            length = path.stat().st_size
+        except OSError as error:
+            unreadable[name] = error.strerror or type(error).__name__
+            continue
+        if length > _LARGEST_FILE:
+            unreadable[name] = f"has {length} bytes; no photo does"
+            continue
+        if names and (len(names) == PORTION_IMAGES or size + length > PORTION_BYTES):
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += length
+    if names:
+        yield names
+
+
+def watch(client: Client, batch: Batch, console: Console, *, sleep: Any) -> Batch:
+    """Show how a batch goes until all of its items have ended; a network that is away is waited for."""
+    away = False
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        while True:
+            live.update(picture_of(batch, away=away))
+            if batch.is_final:
+                return batch
+            sleep(_PATIENCE_SECONDS if away else _POLL_SECONDS)
+            away = True
+            with suppress(ApiUnreachableError):
+                batch = client.batches.get(batch.id)
+                away = False
+
+
+def picture_of(batch: Batch, *, away: bool = False) -> Group:
+    """A batch as a bar and a line of counts."""
+    counts = batch.counts
+    total, done = counts.get("total", 0), 0
+    done = total - counts.get("queued", 0) - counts.get("processing", 0)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pct]} %"),
+    )
+    bar.add_task(batch.name or batch.id, total=total or 1, completed=done, pct=f"{batch.percent:g}")
+    line = Table.grid(padding=(0, 2))
+    line.add_row(
+        f"[green]{counts.get('succeeded', 0)} read[/]",
+        f"[red]{counts.get('failed', 0) + counts.get('expired', 0)} failed[/]",
+        f"{batch.billing.get('cached', 0)} cached",
+        f"{batch.billing.get('billed', 0)} billed",
+        "" if batch.is_final else f"{counts.get('queued', 0) + counts.get('processing', 0)} to do",
+        "" if batch.rate_per_second is None else f"{batch.rate_per_second:g}/s",
+        _ending(batch),
+        "[yellow]the API does not answer; waiting for it[/]" if away else "",
+    )
+    return Group(bar, line)
+
+
+def _ending(batch: Batch) -> str:
+    if batch.is_final:
+        return batch.status
+    end = batch.estimated_completion_at
+    if end is None:
+        return "nobody knows when it will be done"
+    local, now = end.astimezone(), datetime.now().astimezone()
+    return f"done about {local:%H:%M:%S}" if local.date() == now.date() else f"done about {local:%Y-%m-%d %H:%M}"

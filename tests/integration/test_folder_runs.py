@@ -1,0 +1,179 @@
+"""The client's batches and the folder command against the API itself, over a network that fails."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+from sqlalchemy import Engine, select
+
+from kazheng import ApiUnreachableError, Client
+from kazheng.commands import folder as folder_module
+from kazheng.commands.failures import CommandError
+from kazheng.commands.folder import FolderRun, find_pictures, watch
+from kazheng.transport import Timing
+from shared.database.engine import transaction
+from shared.database.tables import jobs
+from shared.settings import Settings
+from tests.factories import make_picture
+from tests.integration.api_tools import ApiBench, running_api
+from tests.integration.test_batch_life import end_all, follow
+
+QUIET = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as the tests run
+FIELDS = {"document_type": "id_card", "name": "scans"}
+Fault = Callable[[httpx.Request, int], str | None]
+
+
+class Network(httpx.BaseTransport):
+    """Carries requests to the API in this process, unless a fault says `refuse` or `lose the answer`."""
+
+    def __init__(self, api: ApiBench, fault: Fault) -> None:
+        self._wsgi = httpx.WSGITransport(app=api.http.application)
+        self._fault = fault
+        self.requests = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        fault = self._fault(request, self.requests)
+        if fault == "refuse":
+            raise httpx.ConnectError("refused")
+        answer = self._wsgi.handle_request(request)
+        if fault == "lose the answer":
+            answer.close()
+            raise httpx.ReadTimeout("lost")
+        return answer
+
+
+@pytest.fixture
+def api(settings: Settings, engine: Engine) -> Iterator[ApiBench]:
+    with running_api(settings, engine) as running:
+        yield running
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five pictures, one of them in a folder of its own, one hidden, and a text; two go into one request."""
+    monkeypatch.setattr(folder_module, "PORTION_IMAGES", 2)
+    folder = tmp_path / "scans"
+    (folder / "more").mkdir(parents=True)
+    (folder / ".trash").mkdir()
+    for number, name in enumerate(("a.jpg", "b.JPEG", "c.jpg", "d.jpg", "more/e.jpg", ".trash/f.jpg")):
+        (folder / name).write_bytes(make_picture((640 + number, 400)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def client_of(api: ApiBench, fault: Fault = lambda request, number: None, *, max_retries: int = 0) -> Client:
+    timing = Timing(sleep=lambda seconds: None)
+    network = Network(api, fault)
+    return Client(api.key, "http://api.invalid", transport=network, timing=timing, max_retries=max_retries)
+
+
+def item_names(api: ApiBench) -> list[str]:
+    with transaction(api.engine) as connection:
+        return list(connection.execute(select(jobs.c.item_name).order_by(jobs.c.item_number)).scalars())
+
+
+ALL = ["a.jpg", "b.JPEG", "c.jpg", "d.jpg", "more/e.jpg"]
+
+
+def test_pictures_are_found_and_clutter_is_not(scans: Path) -> None:
+    assert [path.relative_to(scans).as_posix() for path in find_pictures(scans, recursive=True)] == ALL
+    assert len(find_pictures(scans, recursive=False)) == 4
+
+
+@pytest.mark.parametrize("stops_at", range(1, 8))
+def test_a_run_that_was_stopped_anywhere_goes_on_where_it_was(
+    api: ApiBench, scans: Path, tmp_path: Path, stops_at: int
+) -> None:
+    pictures, out = find_pictures(scans, recursive=True), tmp_path / "out.csv"
+    dead = client_of(api, lambda request, number: "refuse" if number >= stops_at else None)
+    with suppress(ApiUnreachableError):
+        FolderRun(dead, scans, out, console=QUIET).hand_over(pictures, FIELDS)
+
+    batch = FolderRun(client_of(api), scans, out, console=QUIET).hand_over(pictures, FIELDS)
+
+    assert item_names(api) == ALL
+    assert (batch.status, batch.counts["total"]) == ("running", 5)
+
+
+@pytest.mark.parametrize("lost", range(1, 6))
+def test_an_answer_that_got_lost_adds_nothing_twice(api: ApiBench, scans: Path, tmp_path: Path, lost: int) -> None:
+    client = client_of(api, lambda request, number: "lose the answer" if number == lost else None, max_retries=1)
+
+    FolderRun(client, scans, tmp_path / "out.csv", console=QUIET).hand_over(
+        find_pictures(scans, recursive=True), FIELDS
+    )
+
+    assert item_names(api) == ALL
+
+
+def test_a_file_that_is_gone_by_now_is_told_and_the_rest_goes_on(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    pictures = find_pictures(scans, recursive=True)
+    (scans / "c.jpg").unlink()
+    run = FolderRun(client_of(api), scans, tmp_path / "out.csv", console=QUIET)
+
+    run.hand_over(pictures, FIELDS)
+
+    assert item_names(api) == [name for name in ALL if name != "c.jpg"]
+    assert list(run.state.unreadable) == ["c.jpg"]
+
+
+def test_a_damaged_note_says_what_to_do(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv.kazheng.json").write_text("{")
+
+    with pytest.raises(CommandError, match="Delete it"):
+        FolderRun(client_of(api), scans, tmp_path / "out.csv", console=QUIET)
+
+
+def test_a_network_that_is_away_is_waited_for(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    client = client_of(api)
+    batch = FolderRun(client, scans, tmp_path / "out.csv", console=QUIET).hand_over(
+        find_pictures(scans, recursive=True), FIELDS
+    )
+    end_all(api, batch.id)
+    follow(api)
+    away = client_of(api, lambda request, number: "refuse" if number < 4 else None)
+    pauses: list[float] = []
+
+    ended = watch(away, batch, QUIET, sleep=pauses.append)
+
+    assert (ended.status, ended.counts["failed"]) == ("completed", 5)
+    assert len(pauses) == 4
+
+
+def test_results_come_as_they_end_each_once(api: ApiBench) -> None:
+    client = client_of(api)
+    batch = client.batches.create([make_picture((640 + number, 400)) for number in range(4)], document_type="id_card")
+
+    iterating = client.batches.results(batch)
+    end_all(api, batch.id)
+    follow(api)
+
+    assert [item.number for item in iterating] == [1, 2, 3, 4]
+    assert client.batches.wait(batch).is_final
+
+
+def test_a_download_is_there_when_it_is_whole(api: ApiBench, tmp_path: Path) -> None:
+    client = client_of(api)
+    batch = client.batches.create([make_picture()], document_type="id_card", name="one")
+
+    path = client.batches.export(batch, tmp_path / "cards.csv", fields=["item", "status"])
+
+    assert path.read_text("utf-8-sig").splitlines() == ["item,status", "1,queued"]
+    assert [found.name for found in client.batches.list()] == ["one"]
+    assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".part"] == []
+
+
+def test_retry_and_cancel(api: ApiBench) -> None:
+    client = client_of(api)
+    batch = client.batches.create([make_picture()], document_type="id_card")
+    end_all(api, batch.id)
+
+    retried = [client.batches.retry(batch), client.batches.retry(batch, only_retryable=False)]
+
+    assert retried == [0, 1]
+    assert client.batches.cancel(batch).counts["canceled"] == 1
