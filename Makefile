@@ -42,6 +42,9 @@ bench: install  ## print the figures of docs/benchmarks.md, but for the quota's
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.feeding
 
+bench-batch: install  ## a batch of 100 000 images, from the first byte to the spreadsheet; about half an hour
+	$(BIN)/python -m benchmarks.batch
+
 bench-quota: install  ## the quota: used and refused, beside others; about 40 minutes
 	$(BIN)/python -m benchmarks.quota
 
@@ -55,4 +58,4 @@ lock:  ## pin the dependencies anew (needs uv)
 clean:  ## remove the environment and all local data
 	rm -rf $(VENV) .kazheng build *.egg-info
 
-.PHONY: help install run demo test check format bench bench-quota chaos lock clean
+.PHONY: help install run demo test check format bench bench-batch bench-quota chaos lock clean

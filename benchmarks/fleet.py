@@ -38,10 +38,10 @@ from shared.storage import make_store
 ENDPOINT = "bankcard"
 _QUEUED = text(
     "INSERT INTO jobs (id, client_id, document_type, endpoint, options, lane, status, waiting_on, image_key,"
-    " image_sha256, image_bytes, image_format, image_width, image_height, created_at)"
+    " image_sha256, image_bytes, image_format, image_width, image_height, cache, created_at)"
     " SELECT :prefix || lpad(n::text, 20, '0'), :client_id, 'bank_card', 'bankcard', CAST(:options AS jsonb), :lane,"
     " 'queued', 'worker',"
-    " :key, :sha256, :size, 'JPEG', 800, 500, now() FROM generate_series(1, :jobs) AS n"
+    " :key, :sha256, :size, 'JPEG', 800, 500, false, now() FROM generate_series(1, :jobs) AS n"
 )
 
 

@@ -34,7 +34,7 @@ def main() -> None:
             upstream.took.clear()
             began = time.perf_counter()
             answer = client.post(
-                f"{stack.api_url}/v1/jobs?document_type=bank_card",
+                f"{stack.api_url}/v1/jobs?document_type=bank_card&cache=false",
                 content=image,
                 headers={"Content-Type": "image/jpeg", "Prefer": "wait=30"},
             )
