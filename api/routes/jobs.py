@@ -24,6 +24,7 @@ from api.schemas import (
 from api.services import services
 from api.validation import validate_query
 from shared.database import jobs as rows
+from shared.database.batches import retry_job as retry
 from shared.database.engine import transaction
 from shared.database.jobs import Job, JobFilter
 from shared.database.lines import FURTHEST_POSITION, count_ahead
@@ -43,6 +44,7 @@ from shared.domain.errors import (
     ImageUrlRefusedError,
     InvalidRequestError,
     JobNotCancelableError,
+    JobNotRetryableError,
     NotFoundError,
     StorageFullError,
     StorageUnavailableError,
@@ -106,6 +108,20 @@ def cancel_job(job_id: str) -> Response:
     job = find_job(job_id)
     if job.status is not JobStatus.CANCELED:
         raise JobNotCancelableError(f"The job is {job.status}; only a queued job can be canceled.")
+    return _answer_job(job)
+
+
+def retry_job(job_id: str) -> Response:
+    """Put a job back in line that failed or expired; one that waits or runs is left as it is."""
+    validate_query(NoQuery, request.args)
+    with transaction(services().engine) as connection:
+        job = retry(connection, job_id, client_id=current_client(), now=services().clock())
+    if job is None:
+        job = find_job(job_id)
+        if job.status.is_final:
+            raise JobNotRetryableError(
+                f"The job is {job.status}. Only one that failed or expired, and whose image is there, is tried again."
+            )
     return _answer_job(job)
 
 
@@ -292,6 +308,16 @@ OPERATIONS = (
             304: Answer("Nothing has changed", headers=("ETag",)),
         },
         errors=(NotFoundError,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{job_id}/retry",
+        name="retry_job",
+        summary="Try a job again that failed or expired",
+        view=retry_job,
+        query=NoQuery,
+        answers={200: Answer("The job, in line again", JobView, headers=("ETag", "Retry-After"))},
+        errors=(NotFoundError, JobNotRetryableError),
     ),
     Operation(
         method="POST",

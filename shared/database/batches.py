@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.history import JobEvent, remembering
 from shared.database.jobs import JOB_COLUMNS, Job, NewJob, ended_with, queued, to_job, visible
-from shared.database.tables import batches, events, jobs
+from shared.database.tables import NO_BATCH, batches, events, jobs
 from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
 from shared.ids import new_id
 
@@ -151,7 +151,7 @@ def insert_items(connection: Connection, new: Sequence[NewJob | BadItem], now: d
     rows = [_item_row(item, now) for item in new]
     statement = upsert(jobs).values(rows)
     statement = statement.on_conflict_do_nothing(
-        index_elements=["batch_id", "item_number"], index_where=jobs.c.batch_id != "-"
+        index_elements=["batch_id", "item_number"], index_where=jobs.c.batch_id != NO_BATCH
     )
     return set(connection.execute(statement.returning(jobs.c.item_number)).scalars())
 
@@ -265,6 +265,34 @@ def again(now: datetime) -> dict[str, Any]:
         expires_at=None,
         history=remembering(JobEvent.RETRIED, now),
     )
+
+
+def retry_job(connection: Connection, job_id: str, *, client_id: str, now: datetime) -> Job | None:
+    """Put a job back in line that failed or expired; None when there is no such job, or its image is gone.
+
+    A batch it belongs to runs again.
+    """
+    found = connection.execute(select(jobs.c.batch_id).where(jobs.c.id == job_id, jobs.c.client_id == client_id))
+    batch_id = found.scalar_one_or_none()
+    if batch_id is None:
+        return None
+    if batch_id != NO_BATCH:
+        lock_batch(connection, batch_id)
+    statement = (
+        update(jobs)
+        .where(
+            jobs.c.id == job_id,
+            jobs.c.status.in_([JobStatus.FAILED, JobStatus.EXPIRED]),
+            jobs.c.erased_at.is_(None),
+            or_(jobs.c.image_key.is_not(None), jobs.c.image_url.is_not(None)),
+        )
+        .values(again(now))
+        .returning(*JOB_COLUMNS)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is not None and batch_id != NO_BATCH:
+        reopen(connection, batch_id)
+    return None if row is None else to_job(row)
 
 
 def reopen(connection: Connection, batch_id: str) -> None:

@@ -192,3 +192,28 @@ def test_items_are_filtered_and_paged(api: ApiBench) -> None:
     assert [item["number"] for item in failed] == [5, 6]
     assert page["next"] == 4  # type: ignore[index]
     assert [item["number"] for item in items_of(api, batch["id"], after=4)] == [5, 6]
+
+
+def test_one_item_is_tried_again_and_its_batch_runs_again(api: ApiBench) -> None:
+    batch = create(api)
+    end_all(api, batch["id"])
+    follow(api)
+    first, *_ = items_of(api, batch["id"])
+
+    retried = [api.call("POST", f"/v1/jobs/{first['job']['id']}/retry") for _ in range(2)]
+
+    assert [answer.json["status"] for answer in retried] == ["queued", "queued"]  # type: ignore[index]
+    assert retried[0].json["error"] is None  # type: ignore[index]
+    told = api.get(f"/v1/batches/{batch['id']}").json
+    assert (told["status"], told["counts"]["queued"]) == ("running", 1)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("change", [{"status": "canceled"}, {"status": "failed", "image_key": None}])
+def test_what_has_no_image_or_was_called_off_is_not_tried_again(api: ApiBench, change: dict[str, Any]) -> None:
+    job_id = api.submitted_id()
+    with transaction(api.engine) as connection:
+        connection.execute(update(jobs).values(**change, completed_at=_now(api)))
+
+    answer = api.call("POST", f"/v1/jobs/{job_id}/retry")
+
+    assert (answer.status_code, answer.json["code"]) == (409, "job_not_retryable")  # type: ignore[index]
