@@ -10,7 +10,19 @@ from api.openapi import document_json
 from api.operations import Operation, register_operations
 from api.problems import register_problems
 from api.request_log import register_request_log
-from api.routes import batches, document_types, documentation, exports, health, jobs, quotas, results, timeline, usage
+from api.routes import (
+    batch_events,
+    batches,
+    document_types,
+    documentation,
+    exports,
+    health,
+    jobs,
+    quotas,
+    results,
+    timeline,
+    usage,
+)
 from api.services import Services, build_services, install_services
 from shared.images import load_formats
 from shared.settings import Settings
@@ -19,6 +31,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *batches.OPERATIONS,
     *exports.OPERATIONS,
+    *batch_events.OPERATIONS,
     *results.OPERATIONS,
     *timeline.OPERATIONS,
     *document_types.OPERATIONS,

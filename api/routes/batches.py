@@ -88,7 +88,7 @@ def list_batches() -> Response:
     with transaction(services().engine) as connection:
         found = rows.list_batches(connection, current_client(), limit=query.limit + 1, after=query.after)
     page = found[: query.limit]
-    body = BatchList(data=[_view(batch) for batch in page], next=page[-1].id if len(found) > query.limit else None)
+    body = BatchList(data=[show_batch(batch) for batch in page], next=page[-1].id if len(found) > query.limit else None)
     return Response(to_json(body), content_type="application/json")
 
 
@@ -152,19 +152,20 @@ def retry_batch(batch_id: str) -> Response:
         retried += len(found)
         if len(found) < _AT_ONCE:
             break
-    view = _view(services().batch_intake.find(current_client(), batch_id))
+    view = show_batch(services().batch_intake.find(current_client(), batch_id))
     return Response(to_json(RetriedView(retried=retried, batch=view)), content_type="application/json")
 
 
 def _answer(batch: Batch, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    answer = Response(to_json(_view(batch)), status, content_type="application/json")
+    answer = Response(to_json(show_batch(batch)), status, content_type="application/json")
     answer.headers["Cache-Control"] = "private, no-cache"
     if batch.completed_at is None:
         answer.headers["Retry-After"] = "2"
     return answer
 
 
-def _view(batch: Batch) -> BatchView:
+def show_batch(batch: Batch) -> BatchView:
+    """A batch as it stands now."""
     with transaction(services().engine) as connection:
         counts = rows.count_items(connection, batch.id)
     ends_at = None if batch.completed_at else services().dry_runs.ends_at(batch, counts)

@@ -1,6 +1,9 @@
 """How batches live: repeated requests, more items, the end, cancellation, another try."""
 
 import io
+import json
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
+from api.routes import batch_events
 from shared.database.engine import transaction
 from shared.database.jobs import claim_job, fail_job
 from shared.database.tables import batches, events, jobs
@@ -217,3 +221,45 @@ def test_what_has_no_image_or_was_called_off_is_not_tried_again(api: ApiBench, c
     answer = api.call("POST", f"/v1/jobs/{job_id}/retry")
 
     assert (answer.status_code, answer.json["code"]) == (409, "job_not_retryable")  # type: ignore[index]
+
+
+def events_of(api: ApiBench, batch_id: str, **headers: str) -> list[tuple[str, str, Any]]:
+    """Name, id and data of each event until the stream ends."""
+    answer = api.get(f"/v1/batches/{batch_id}/events", headers=headers)
+    assert (answer.status_code, answer.content_type) == (200, "text/event-stream"), answer.text
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in answer.text.split("\n\n") if block]
+    return [(block["event"], block["id"], json.loads(block["data"])) for block in blocks if "event" in block]
+
+
+def test_a_batch_is_followed_to_its_end_and_from_where_one_was(api: ApiBench) -> None:
+    batch = create(api)
+
+    def run() -> None:
+        time.sleep(0.3)
+        end_all(api, batch["id"])
+        time.sleep(1.2)
+        follow(api)
+
+    running = threading.Thread(target=run)
+    running.start()
+    told = events_of(api, batch["id"])
+    running.join()
+    again = events_of(api, batch["id"], **{"Last-Event-ID": told[-1][1]})
+
+    assert [event for event, _, _ in told] == ["progress", "progress", "completed"]
+    assert [data["counts"]["failed"] for _, _, data in told] == [0, 3, 3]
+    assert [event for event, _, _ in again] == ["completed"]
+
+
+def test_no_more_streams_than_there_are_threads_for(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_events, "_open", threading.BoundedSemaphore(1))
+    batch = create(api)
+    end_all(api, batch["id"])
+    follow(api)
+    assert batch_events._open.acquire(blocking=False)
+
+    refused = api.get(f"/v1/batches/{batch['id']}/events")
+    batch_events._open.release()
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert [len(events_of(api, batch["id"])) for _ in range(3)] == [1, 1, 1]
