@@ -227,6 +227,7 @@ def events_of(api: ApiBench, batch_id: str, **headers: str) -> list[tuple[str, s
     """Name, id and data of each event until the stream ends."""
     answer = api.get(f"/v1/batches/{batch_id}/events", headers=headers)
     assert (answer.status_code, answer.content_type) == (200, "text/event-stream"), answer.text
+    answer.close()
     blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in answer.text.split("\n\n") if block]
     return [(block["event"], block["id"], json.loads(block["data"])) for block in blocks if "event" in block]
 
