@@ -226,9 +226,10 @@ def test_what_has_no_image_or_was_called_off_is_not_tried_again(api: ApiBench, c
 def events_of(api: ApiBench, batch_id: str, **headers: str) -> list[tuple[str, str, Any]]:
     """Name, id and data of each event until the stream ends."""
     answer = api.get(f"/v1/batches/{batch_id}/events", headers=headers)
-    assert (answer.status_code, answer.content_type) == (200, "text/event-stream"), answer.text
+    text = answer.text
     answer.close()
-    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in answer.text.split("\n\n") if block]
+    assert (answer.status_code, answer.content_type) == (200, "text/event-stream"), text
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.split("\n\n") if block]
     return [(block["event"], block["id"], json.loads(block["data"])) for block in blocks if "event" in block]
 
 
