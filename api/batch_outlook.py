@@ -1,5 +1,7 @@
 """What a batch would do, and when it may be done."""
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -22,6 +24,7 @@ from shared.domain.job import JOB_ERRORS, JobStatus, Lane
 from shared.settings import Settings
 
 _MOST_BAD = 100
+_FRESH_SECONDS = 10.0
 
 
 class BatchOutlook:
@@ -36,6 +39,9 @@ class BatchOutlook:
         self._outlooks = outlooks
         self._settings = settings
         self._clock = clock
+        self._lock = threading.Lock()
+        self._queued: dict[tuple[str, Lane], int] = {}
+        self._counted_at = float("-inf")
 
     def look(self, client_id: str, submission: BatchSubmission) -> DryRunView:
         """What would be done with a submission: each item is looked at, as it would be, and not kept.
@@ -96,8 +102,7 @@ class BatchOutlook:
         """When so many more jobs, by endpoint, may have been called for: others take their turns between them."""
         if not waiting:
             return None
-        with transaction(self._engine) as connection:
-            queued = count_queued(connection)
+        queued = self._count_queued()
         ends = []
         for endpoint, count in waiting.items():
             outlook = self._outlooks.outlook(endpoint)
@@ -108,6 +113,15 @@ class BatchOutlook:
                 return None
             ends.append(end)
         return max(ends)
+
+    def _count_queued(self) -> dict[tuple[str, Lane], int]:
+        """All that waits, looked up every few seconds for all who ask: with a million it takes a while."""
+        with self._lock:
+            if time.monotonic() - self._counted_at > _FRESH_SECONDS:
+                with transaction(self._engine) as connection:
+                    self._queued = count_queued(connection)
+                self._counted_at = time.monotonic()
+            return self._queued
 
 
 def _present(row: BadItem) -> BadItemView:
