@@ -17,6 +17,8 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 # A photo does not shrink: what grows so much on the way out was made to.
 _MOST_GROWTH, _SMALL = 200, 1_000_000
 _NESTED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+# Where `_EndRecData` has the size of the list, and what one entry of it may take, with a long name.
+_LIST_BYTES, _ENTRY_BYTES = 5, 1_000
 _CLUTTER = ("thumbs.db", "desktop.ini")
 
 
@@ -26,6 +28,7 @@ def read_archive(file: IO[bytes], *, max_items: int, max_image_bytes: int) -> It
     Raises:
         ArchiveRefusedError: it is no ZIP, is cut off, or has too many entries.
     """
+    _refuse_long_lists(file, max_items)
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -40,6 +43,13 @@ def read_archive(file: IO[bytes], *, max_items: int, max_image_bytes: int) -> It
             raise ArchiveRefusedError("The archive has no files.")
         for entry in entries:
             yield _read_entry(archive, entry, max_image_bytes)
+
+
+def _refuse_long_lists(file: IO[bytes], max_items: int) -> None:
+    """Look at the size of the list of entries before it is read: it goes into memory whole."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is not None and end[_LIST_BYTES] > max_items * _ENTRY_BYTES:
+        raise ArchiveRefusedError(f"The archive has too many files; at most {max_items} are accepted. Split it.")
 
 
 def _is_clutter(entry: zipfile.ZipInfo) -> bool:

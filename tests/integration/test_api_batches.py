@@ -156,6 +156,22 @@ def test_a_bad_file_costs_its_item_and_no_other(api: ApiBench) -> None:
     assert batch["counts"]["total"] == 7  # type: ignore[index]
 
 
+@pytest.mark.parametrize(("files", "name"), [(4, "a"), (400, "a" * 200)])
+def test_an_archive_with_too_many_files_is_refused(settings: Settings, engine: Engine, files: int, name: str) -> None:
+    packed = archive({f"{name}{number}.jpg": b"x" for number in range(files)})
+    with running_api(settings.model_copy(update={"max_batch_items": 3}), engine) as small:
+        answer = small.call(
+            "POST",
+            "/v1/batches",
+            data=packed,
+            content_type="application/zip",
+            query_string={"document_type": "id_card"},
+        )
+
+    assert (answer.status_code, answer.json["code"]) == (422, "archive_refused")  # type: ignore[index]
+    assert "at most 3" in answer.json["detail"]  # type: ignore[index]
+
+
 def test_an_encrypted_entry_costs_its_item(api: ApiBench) -> None:
     packed = bytearray(archive({"a.jpg": PICTURES[0]}))
     for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
