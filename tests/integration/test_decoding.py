@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -65,9 +66,10 @@ def test_a_bad_decoder_takes_nothing_with_it(
 
 
 def test_a_process_that_dies_idle_is_replaced(preparer: ImagePreparer) -> None:
-    idle = [child for child in psutil.Process().children(recursive=True) if "forkserver" in " ".join(child.cmdline())]
-    for child in idle:
-        child.kill()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.ZombieProcess):
+            if "forkserver" in " ".join(child.cmdline()):
+                child.kill()
 
     for _ in range(3):
         assert preparer.prepare(WEBP, LIMITS).content[:2] == b"\xff\xd8"

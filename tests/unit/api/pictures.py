@@ -1,6 +1,7 @@
 """Bad pictures, made on the spot."""
 
 import io
+import random
 import struct
 import zlib
 from typing import Any
@@ -16,7 +17,8 @@ def picture(image_format: str = "JPEG", size: tuple[int, int] = (640, 400), mode
     """A picture with enough in it that half a file is half a picture."""
     load_formats(100_000_000)
     buffer = io.BytesIO()
-    noise = Image.effect_noise(size, 60).convert(mode)
+    # The same each time: of random ones, one in a few hundred ends like a whole file where it is cut.
+    noise = Image.frombytes("L", size, random.Random(1).randbytes(size[0] * size[1])).convert(mode)
     noise.save(buffer, image_format, **options)
     return buffer.getvalue()
 

@@ -142,7 +142,7 @@ def test_file_named_twice_is_submitted_once(submit: Run, api: ScriptedApi) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((".", "--type", "id_card"), "is a folder"),
+        ((".", "good.jpg", "--type", "id_card"), "is a folder"),
         (("missing.jpg", "--type", "id_card"), "does not exist"),
         (("good.jpg",), "--type"),
         (("good.jpg", "--type", "library_card"), "library_card"),
