@@ -19,7 +19,6 @@ SECRETS = ("canary-", "样例银行")
 QUICK = (
     "worker_killed",
     "redis_killed",
-    "redis_swallowed",
     "postgres_crashed",
     "postgres_cut",
     "rolling_restart",
