@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kazheng.aio import AsyncClient
     from kazheng.batches import Batch, Item, NamedImage
     from kazheng.client import Client
     from kazheng.errors import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kazheng.models import Check, Field, Job, JobError, Result
 
 _HOMES = {
+    "AsyncClient": "aio",
     "Client": "client",
     **dict.fromkeys(("Batch", "Item", "NamedImage"), "batches"),
     **dict.fromkeys(("Check", "Field", "Job", "JobError", "Result"), "models"),
@@ -38,6 +40,7 @@ _HOMES = {
 __all__ = [
     "ApiError",
     "ApiUnreachableError",
+    "AsyncClient",
     "AuthenticationError",
     "Batch",
     "Check",

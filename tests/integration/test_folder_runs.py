@@ -1,5 +1,6 @@
 """The client's batches and the folder command against the API itself, over a network that fails."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Engine, select
 
-from kazheng import ApiUnreachableError, Client
+from kazheng import ApiUnreachableError, AsyncClient, Client
 from kazheng.commands import folder as folder_module
 from kazheng.commands.failures import CommandError
 from kazheng.commands.folder import FolderRun, find_pictures, watch
@@ -92,9 +93,13 @@ def test_a_run_that_was_stopped_anywhere_goes_on_where_it_was(
     pictures, out = find_pictures(scans, recursive=True), tmp_path / "out.csv"
     dead = client_of(api, lambda request, number: "refuse" if number >= stops_at else None)
     with suppress(ApiUnreachableError):
-        FolderRun(dead, scans, out, console=QUIET).hand_over(pictures, FIELDS)
+        stopped = FolderRun(dead, scans, out, console=QUIET)
+        stopped.hand_over(pictures, FIELDS)
+        stopped.close()
 
-    batch = FolderRun(client_of(api), scans, out, console=QUIET).hand_over(pictures, FIELDS)
+    run = FolderRun(client_of(api), scans, out, console=QUIET)
+    run.hand_over(pictures, FIELDS)
+    batch = run.close()
 
     assert item_names(api) == ALL
     assert (batch.status, batch.counts["total"]) == ("running", 5)
@@ -104,9 +109,8 @@ def test_a_run_that_was_stopped_anywhere_goes_on_where_it_was(
 def test_an_answer_that_got_lost_adds_nothing_twice(api: ApiBench, scans: Path, tmp_path: Path, lost: int) -> None:
     client = client_of(api, lambda request, number: "lose the answer" if number == lost else None, max_retries=1)
 
-    FolderRun(client, scans, tmp_path / "out.csv", console=QUIET).hand_over(
-        find_pictures(scans, recursive=True), FIELDS
-    )
+    run = FolderRun(client, scans, tmp_path / "out.csv", console=QUIET)
+    run.hand_over(find_pictures(scans, recursive=True), FIELDS)
 
     assert item_names(api) == ALL
 
@@ -131,9 +135,9 @@ def test_a_damaged_note_says_what_to_do(api: ApiBench, scans: Path, tmp_path: Pa
 
 def test_a_network_that_is_away_is_waited_for(api: ApiBench, scans: Path, tmp_path: Path) -> None:
     client = client_of(api)
-    batch = FolderRun(client, scans, tmp_path / "out.csv", console=QUIET).hand_over(
-        find_pictures(scans, recursive=True), FIELDS
-    )
+    run = FolderRun(client, scans, tmp_path / "out.csv", console=QUIET)
+    run.hand_over(find_pictures(scans, recursive=True), FIELDS)
+    batch = run.close()
     end_all(api, batch.id)
     follow(api)
     away = client_of(api, lambda request, number: "refuse" if number < 4 else None)
@@ -177,3 +181,35 @@ def test_retry_and_cancel(api: ApiBench) -> None:
 
     assert retried == [0, 1]
     assert client.batches.cancel(batch).counts["canceled"] == 1
+
+
+def test_what_comes_into_the_folder_later_is_added(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    run = FolderRun(client_of(api), scans, tmp_path / "out.csv", console=QUIET)
+    run.hand_over(find_pictures(scans, recursive=True), FIELDS)
+    (scans / "late.jpg").write_bytes(make_picture((700, 400)))
+
+    still_written_to = find_pictures(scans, recursive=True, settled_seconds=3600)
+    run.hand_over(find_pictures(scans, recursive=True), FIELDS)
+
+    assert still_written_to == []
+    assert item_names(api) == [*ALL, "late.jpg"]
+    assert run.close().counts["total"] == 6
+
+
+def test_the_same_on_asyncio(api: ApiBench, tmp_path: Path) -> None:
+    async def run() -> tuple[list[int], str, str]:
+        async with AsyncClient(api.key, "http://api.invalid", transport=Network(api, lambda *_: None)) as client:
+            batch = await client.batches.create([make_picture(), make_picture((641, 400))], document_type="id_card")
+            jobs = [job.id async for job in client.list(batch_id=batch.id)]
+            await client.cancel(jobs[0])
+            end_all(api, batch.id)
+            follow(api)
+            ended = await client.batches.wait(batch)
+            numbers = [item.number async for item in client.batches.results(ended)]
+            path = await client.batches.export(batch, tmp_path / "cards.csv", fields=["status"])
+            return numbers, ended.status, path.read_text("utf-8-sig")
+
+    numbers, status, exported = asyncio.run(run())
+
+    assert (numbers, status) == ([1, 2], "completed")
+    assert sorted(exported.splitlines()) == ["canceled", "failed", "status"]

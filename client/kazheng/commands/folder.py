@@ -5,6 +5,7 @@ request whose answer got lost is sent again with the same key and the same files
 """
 
 import json
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -42,14 +43,20 @@ class State:
     closed: bool = False
 
 
-def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
-    """The pictures in a folder by the ends of their names, in the order of their paths; hidden ones are left out."""
+def find_pictures(folder: Path, *, recursive: bool, settled_seconds: float = 0.0) -> list[Path]:
+    """The pictures in a folder by the ends of their names, in the order of their paths; hidden ones are left out.
+
+    Args:
+        settled_seconds: leave out what was changed since so short a time: it may still be written to.
+    """
+    settled_at = time.time() - settled_seconds
     found = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(
         path
         for path in found
         if path.suffix.lower() in _SUFFIXES
         and path.is_file()
+        and (not settled_seconds or path.stat().st_mtime < settled_at)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
@@ -71,28 +78,27 @@ class FolderRun:
         """Whether an earlier run was stopped before its end."""
         return self.state.batch_id is not None
 
-    def hand_over(self, pictures: Sequence[Path], fields: Mapping[str, Any]) -> Batch:
-        """Send all that was not sent yet, and close the batch.
+    def hand_over(self, pictures: Sequence[Path], fields: Mapping[str, Any]) -> None:
+        """Send all that was not sent yet.
 
         Raises:
             ApiError: something was not accepted.
             ApiUnreachableError: no answer came; run it again.
         """
-        if not self.state.requests:
-            self.state.requests = list(_plan(self.folder, pictures, self.state.unreadable))
-            self._save()
+        if not self.state.closed:
+            planned = {name for names in self.state.requests for name in names} | self.state.unreadable.keys()
+            new = [path for path in pictures if path.relative_to(self.folder).as_posix() not in planned]
+            if new:
+                self.state.requests += _plan(self.folder, new, self.state.unreadable)
+                self._save()
         if self.state.batch_id is None:
             batch = self._client.batches.create(close=False, idempotency_key=self.state.key, **fields)
             self.state.batch_id = batch.id
             self._save()
-        with Progress(
-            TextColumn("Handing over"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        ) as progress:
+        if self.state.sent == len(self.state.requests):
+            return
+        columns = (TextColumn("Handing over"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
             total = sum(map(len, self.state.requests))
             task = progress.add_task("", total=total, completed=sum(map(len, self.state.requests[: self.state.sent])))
             while self.state.sent < len(self.state.requests):
@@ -104,11 +110,22 @@ class FolderRun:
                 self.state.sent += 1
                 self._save()
                 progress.advance(task, len(names))
+
+    def close(self) -> Batch:
+        """Let the batch take no more: all is handed over.
+
+        Raises:
+            ApiUnreachableError: no answer came; run it again.
+        """
         if not self.state.closed:
-            self._client.batches.close(self.state.batch_id)
+            self._client.batches.close(self.state.batch_id or "")
             self.state.closed = True
             self._save()
-        return self._client.batches.get(self.state.batch_id)
+        return self.look()
+
+    def look(self) -> Batch:
+        """The batch as it stands now."""
+        return self._client.batches.get(self.state.batch_id or "")
 
     def _read(self, name: str) -> bytes | None:
         try:

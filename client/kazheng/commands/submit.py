@@ -4,11 +4,13 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -17,11 +19,14 @@ from kazheng.commands.batches import is_good
 from kazheng.commands.failures import CommandError
 from kazheng.commands.folder import FolderRun, find_pictures, picture_of, watch
 from kazheng.commands.recognizing import Outcome, Picture, open_client, progress_bar, recognize
+from kazheng.errors import ApiUnreachableError
 from kazheng.models import Check, Result
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import Lane
 from shared.settings import Settings
 
+# A file that was changed so lately may still be written to.
+_SETTLED_SECONDS, _WATCH_SECONDS = 2.0, 2.0
 _INTERRUPTED = 130  # what a shell expects of a command ended by Ctrl-C
 
 
@@ -51,6 +56,9 @@ class _Option(click.ParamType[tuple[str, str | bool]]):
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Of a folder: .xlsx, .csv or .jsonl to save."
 )
+@click.option(
+    "--watch", "keeps_watching", is_flag=True, help="Of a folder: go on with what comes into it, until Ctrl-C."
+)
 @click.option("--retry-failed", is_flag=True, help="Of a folder: try once more what may succeed.")
 @click.option("--timeout", default=120.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for one.")
 def submit(
@@ -64,6 +72,7 @@ def submit(
     lane: str | None,
     recursive: bool,
     out: Path | None,
+    keeps_watching: bool,
     retry_failed: bool,
     timeout: float,
 ) -> None:
@@ -89,7 +98,17 @@ def submit(
         folder_out = out or Path(f"{files[0].resolve().name}.xlsx")
         with open_client(Settings.from_env()) as client:
             run = FolderRun(client, files[0], folder_out, console=Console(stderr=True))
-            sys.exit(_submit_folder(client, run, fields, recursive=recursive, again=retry_failed, as_json=as_json))
+            sys.exit(
+                _submit_folder(
+                    client,
+                    run,
+                    fields,
+                    recursive=recursive,
+                    keeps_watching=keeps_watching,
+                    again=retry_failed,
+                    as_json=as_json,
+                )
+            )
     if out is not None:
         raise click.UsageError("--out goes with a folder.")
     _refuse_folders(files)
@@ -108,19 +127,30 @@ def _refuse_folders(files: Iterable[Path]) -> None:
 
 
 def _submit_folder(
-    client: Client, run: FolderRun, fields: dict[str, Any], *, recursive: bool, again: bool, as_json: bool
+    client: Client,
+    run: FolderRun,
+    fields: dict[str, Any],
+    *,
+    recursive: bool,
+    keeps_watching: bool,
+    again: bool,
+    as_json: bool,
 ) -> int:
     """Hand over, follow, save; the exit code."""
     console = Console(stderr=True)
     pictures = find_pictures(run.folder, recursive=recursive)
-    if not pictures and not run.is_resumed:
+    if not pictures and not run.is_resumed and not keeps_watching:
         raise CommandError(
             f"There is no picture in {run.folder}." + ("" if recursive else " --recursive looks deeper.")
         )
     try:
         if run.is_resumed:
             console.print(f"Going on with batch {run.state.batch_id}.", highlight=False)
-        batch = watch(client, run.hand_over(pictures, fields), console, sleep=time.sleep)
+        if keeps_watching and not run.state.closed:
+            _watch_folder(run, fields, console, recursive=recursive)
+            pictures = []  # Ctrl-C may have come in the middle of a request: it is sent again before the end
+        run.hand_over(pictures, fields)
+        batch = watch(client, run.close(), console, sleep=time.sleep)
         if again and client.batches.retry(batch):
             batch = watch(client, client.batches.get(batch), console, sleep=time.sleep)
     except KeyboardInterrupt:
@@ -136,6 +166,18 @@ def _submit_folder(
     for name, why in run.state.unreadable.items():
         click.echo(f"Not handed over: {name} ({why})", err=True)
     return 0 if is_good(batch) and not run.state.unreadable else 1
+
+
+def _watch_folder(run: FolderRun, fields: dict[str, Any], console: Console, *, recursive: bool) -> None:
+    """Hand over what comes into a folder, until Ctrl-C."""
+    console.print(f"Watching {run.folder}. Ctrl-C: no more; what was handed over is finished and saved.")
+    with suppress(KeyboardInterrupt):
+        while True:
+            with suppress(ApiUnreachableError):  # it is tried again, with the same keys
+                found = find_pictures(run.folder, recursive=recursive, settled_seconds=_SETTLED_SECONDS)
+                run.hand_over(found, fields)
+                with Live(picture_of(run.look()), console=console, transient=True):
+                    time.sleep(_WATCH_SECONDS)
 
 
 def _follow(
