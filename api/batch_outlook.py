@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -25,6 +25,9 @@ from shared.settings import Settings
 
 _MOST_BAD = 100
 _FRESH_SECONDS = 10.0
+# A rate is measured over so long, and said after so short a time; remembered for so many batches.
+_WINDOW_SECONDS, _SHORTEST_SECONDS = 60.0, 3.0
+_MOST_RATES = 1_000
 
 
 class BatchOutlook:
@@ -39,6 +42,7 @@ class BatchOutlook:
         self._outlooks = outlooks
         self._settings = settings
         self._clock = clock
+        self._rates = _Rates()
         self._lock = threading.Lock()
         self._queued: dict[tuple[str, Lane], int] = {}
         self._counted_at = float("-inf")
@@ -96,7 +100,11 @@ class BatchOutlook:
             return self._clock()
         with transaction(self._engine) as connection:
             waiting = count_by_endpoint(connection, batch.id)
-        return self._ends_at(waiting, batch.lane)
+        end, rate = self._ends_at(waiting, batch.lane), self._rates.of(batch.id, counts.final)
+        if end is None or not rate:
+            return end
+        # The quota may allow more than the workers manage.
+        return max(end, self._clock() + timedelta(seconds=(counts.total - counts.final) / rate))
 
     def _ends_at(self, waiting: Mapping[str, int], lane: Lane) -> datetime | None:
         """When so many more jobs, by endpoint, may have been called for: others take their turns between them."""
@@ -122,6 +130,26 @@ class BatchOutlook:
                     self._queued = count_queued(connection)
                 self._counted_at = time.monotonic()
             return self._queued
+
+
+class _Rates:
+    """How fast batches went lately, by what those who asked were told. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def of(self, batch_id: str, final: int) -> float | None:
+        """Items a second since somebody asked some time ago; None: nobody did, or nothing has ended since."""
+        now = time.monotonic()
+        with self._lock:
+            since, before = self._told.get(batch_id, (now, final))
+            if batch_id not in self._told or now - since > _WINDOW_SECONDS:
+                self._told[batch_id] = (now, final)
+                if len(self._told) > _MOST_RATES:
+                    self._told.popitem(last=False)
+        seconds, ended = now - since, final - before
+        return ended / seconds if _SHORTEST_SECONDS < seconds < 2 * _WINDOW_SECONDS and ended > 0 else None
 
 
 def _present(row: BadItem) -> BadItemView:
