@@ -5,7 +5,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from api.batch_bodies import BatchSubmission
@@ -21,6 +23,8 @@ from shared.database.lines import count_queued
 from shared.database.twins import find_answered, options_text
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import JOB_ERRORS, JobStatus, Lane
+from shared.domain.prices import cost_of, make_prices, tiers_of
+from shared.domain.quota import Billing
 from shared.settings import Settings
 
 _MOST_BAD = 100
@@ -89,8 +93,23 @@ class BatchOutlook:
             bad=bad,
             cache_hits=hits,
             calls=calls.total(),
+            cost_at_most=self._cost_of(calls),
             estimated_completion_at=self._ends_at(calls, submission.fields.lane),
         )
+
+    def _cost_of(self, calls: Mapping[str, int]) -> str | None:
+        try:
+            states = self._outlooks.states()
+        except RedisError:
+            return None
+        paid = {state.endpoint for state in states if state.billing is Billing.POSTPAID}
+        prices = make_prices(self._settings.prices)
+        costs = [
+            cost_of(0, count, tiers_of(prices, endpoint, Billing.POSTPAID))
+            for endpoint, count in calls.items()
+            if endpoint in paid
+        ]
+        return f"{sum(costs, Decimal(0)):.2f}"
 
     def ends_at(self, batch: Batch, counts: Counts) -> datetime | None:
         """When a batch may be completed; None: nobody knows, or nothing is left to do."""

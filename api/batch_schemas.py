@@ -198,6 +198,10 @@ class DryRunView(Contract):
     bad: list[BadItemView]
     cache_hits: int
     calls: int
+    cost_at_most: str | None = Field(
+        description="CNY, by KAZHENG_PRICES from the month's first call on, were all calls made with accounts that are "
+        "paid by the call; null when nobody knows."
+    )
     estimated_completion_at: Time | None
 
 

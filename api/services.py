@@ -44,7 +44,7 @@ class Services:
     final_watch: FinalWatch
     outlooks: Outlooks
     batch_intake: BatchIntake
-    dry_runs: BatchOutlook
+    batch_outlook: BatchOutlook
     clock: Clock
 
     def announce_final(self, job_id: str) -> None:
@@ -92,7 +92,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         final_watch=FinalWatch(engine, lambda: connect(settings), capacity=settings.api_poll_threads),
         outlooks=outlooks,
         batch_intake=batch_intake,
-        dry_runs=BatchOutlook(engine=engine, intake=batch_intake, outlooks=outlooks, settings=settings, clock=clock),
+        batch_outlook=BatchOutlook(engine=engine, intake=batch_intake, outlooks=outlooks, settings=settings, clock=clock),
         clock=clock,
     )
 

@@ -55,7 +55,7 @@ def create_batch() -> Response:
     key = idempotency_key()
     with services().batch_intake.gate(), read_batch(request, services().settings) as submission:
         if submission.fields.dry_run:
-            view = services().dry_runs.look(current_client(), submission)
+            view = services().batch_outlook.look(current_client(), submission)
             return Response(to_json(view), content_type="application/json")
         accepted = services().batch_intake.create(current_client(), submission, key)
     answer = _answer(accepted.batch, HTTPStatus.ACCEPTED)
@@ -168,7 +168,7 @@ def show_batch(batch: Batch) -> BatchView:
     """A batch as it stands now."""
     with transaction(services().engine) as connection:
         counts = rows.count_items(connection, batch.id)
-    ends_at = None if batch.completed_at else services().dry_runs.ends_at(batch, counts)
+    ends_at = None if batch.completed_at else services().batch_outlook.ends_at(batch, counts)
     return present_batch(batch, counts, ends_at=ends_at, now=services().clock())
 
 

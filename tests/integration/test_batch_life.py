@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import Engine, select, update
 
 from api.routes import batch_events
@@ -16,8 +17,9 @@ from shared.database.engine import transaction
 from shared.database.jobs import claim_job, fail_job
 from shared.database.tables import batches, events, jobs
 from shared.domain.job import JobErrorCode, JobStatus
+from shared.domain.quota import Billing
 from shared.settings import Settings
-from tests.factories import make_client
+from tests.factories import make_account, make_client
 from tests.integration.api_tools import ApiBench, running_api
 from tests.integration.test_api_batches import PICTURES, create, encoded, items_of
 from worker.batches import BatchFollower
@@ -163,6 +165,17 @@ def test_failed_items_are_tried_again(api: ApiBench, only_retryable: bool, expec
     assert answer["retried"] == expected  # type: ignore[index]
     told = answer["batch"]  # type: ignore[index]
     assert (told["status"], told["counts"]["queued"], told["counts"]["total"]) == ("running", expected, 4)
+
+
+@pytest.mark.parametrize(("billing", "cost"), [(Billing.FREE, "0.00"), (Billing.POSTPAID, "0.10")])
+def test_a_dry_run_tells_what_it_may_cost(api: ApiBench, redis_client: Redis, billing: Billing, cost: str) -> None:
+    make_account(api.engine, api.settings, "http://provider.invalid", billing=billing)
+    items = [{"image_base64": encoded(picture)} for picture in PICTURES[:2]]
+
+    told = create(api, items, 200, dry_run=True)
+
+    assert (told["calls"], told["cost_at_most"]) == (2, cost)
+    assert told["estimated_completion_at"] is not None
 
 
 def test_a_dry_run_keeps_nothing_and_tells_what_would_be(api: ApiBench) -> None:
