@@ -92,7 +92,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         final_watch=FinalWatch(engine, lambda: connect(settings), capacity=settings.api_poll_threads),
         outlooks=outlooks,
         batch_intake=batch_intake,
-        batch_outlook=BatchOutlook(engine=engine, intake=batch_intake, outlooks=outlooks, settings=settings, clock=clock),
+        batch_outlook=BatchOutlook(
+            engine=engine, intake=batch_intake, outlooks=outlooks, settings=settings, clock=clock
+        ),
         clock=clock,
     )
 
