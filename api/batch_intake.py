@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import structlog
 from sqlalchemy import Engine
@@ -18,11 +17,12 @@ from sqlalchemy import Engine
 from api.batch_bodies import BatchSubmission
 from api.batch_items import RawItem
 from api.batch_schemas import BatchFields
+from api.idempotency import IdempotencyKeys, in_progress
 from shared.clock import Clock
 from shared.database import batches as rows
 from shared.database.batches import BadItem, Batch
 from shared.database.engine import transaction
-from shared.database.idempotency import bind_key, drop_key, take_key
+from shared.database.idempotency import bind_key, drop_key
 from shared.database.jobs import NewJob
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import (
@@ -30,7 +30,6 @@ from shared.domain.errors import (
     BusyError,
     DatabaseUnavailableError,
     IdempotencyInProgressError,
-    IdempotencyMismatchError,
     ImageError,
     NotFoundError,
     UnavailableError,
@@ -48,7 +47,6 @@ _PORTION_ITEMS, _PORTION_BYTES = 200, 16_000_000
 # Each may hold `max_batch_bytes` in memory.
 _AT_ONCE = 4
 _QUEUE_SECONDS = 30
-_KEY_LOCK = timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ class BatchIntake:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._keys = IdempotencyKeys(settings, clock)
         self._gate = threading.BoundedSemaphore(_AT_ONCE)
 
     @contextmanager
@@ -129,26 +128,11 @@ class BatchIntake:
         fingerprint = _fingerprint(submission)
         with transaction(self._engine) as connection:
             if key is not None:
-                now = self._clock()
-                use = take_key(
-                    connection,
-                    client_id,
-                    key,
-                    request_sha256=fingerprint,
-                    now=now,
-                    locked_until=now + _KEY_LOCK,
-                    expires_at=now + timedelta(hours=self._settings.idempotency_ttl_hours),
-                )
+                use = self._keys.take(connection, client_id, key, fingerprint)
                 if use is not None:
-                    if use.request_sha256 != fingerprint:
-                        raise IdempotencyMismatchError(
-                            "This Idempotency-Key was used for another request. Make a new one."
-                        )
                     batch = rows.get_batch(connection, use.job_id or "", client_id=client_id)
                     if batch is None:
-                        raise IdempotencyInProgressError(
-                            "The first request with this Idempotency-Key is still being served."
-                        )
+                        raise in_progress()
                     return batch, True
                 bind_key(connection, client_id, key, new.id, request_sha256=fingerprint)
             return rows.insert_batch(connection, new), False
@@ -197,24 +181,11 @@ class BatchIntake:
         return AcceptedBatch(self._read(batch))
 
     def _replay_of(self, client_id: str, batch: Batch, submission: BatchSubmission, key: str) -> bool:
-        now, fingerprint = self._clock(), _fingerprint(submission, batch.id)
         with transaction(self._engine) as connection:
-            use = take_key(
-                connection,
-                client_id,
-                key,
-                request_sha256=fingerprint,
-                now=now,
-                locked_until=now + _KEY_LOCK,
-                expires_at=now + timedelta(hours=self._settings.idempotency_ttl_hours),
-            )
-        if use is None:
-            return False
-        if use.request_sha256 != fingerprint:
-            raise IdempotencyMismatchError("This Idempotency-Key was used for another request. Make a new one.")
-        if use.job_id is None:
-            raise IdempotencyInProgressError("The first request with this Idempotency-Key is still being served.")
-        return True
+            use = self._keys.take(connection, client_id, key, _fingerprint(submission, batch.id))
+        if use is not None and use.job_id is None:
+            raise in_progress()
+        return use is not None
 
     def _add_at_once(
         self, client_id: str, batch: Batch, items: list[RawItem], submission: BatchSubmission, key: str | None

@@ -20,16 +20,16 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from api.bodies import Submission
+from api.idempotency import IdempotencyKeys, in_progress
 from shared.clock import Clock
 from shared.database.engine import transaction
-from shared.database.idempotency import KeyUse, bind_key, drop_key, take_key
+from shared.database.idempotency import KeyUse, bind_key, drop_key
 from shared.database.jobs import Job, NewJob, get_job, insert_job
 from shared.database.lines import remember_first_message
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.errors import (
     DatabaseUnavailableError,
     IdempotencyInProgressError,
-    IdempotencyMismatchError,
     UnavailableError,
 )
 from shared.domain.job import Lane
@@ -43,9 +43,6 @@ from shared.storage import ImageStore, image_key
 
 log = structlog.get_logger(__name__)
 
-# After this an idempotency key counts as abandoned by an API that was killed. A request that does take longer may be
-# overtaken by its own repetition: only one of them can tie the key to a job, the other leaves nothing.
-_KEY_LOCK = timedelta(seconds=20)
 # About what all workers take up in some seconds.
 _CROWD = 500
 
@@ -80,6 +77,7 @@ class Intake:
         self._settings = settings
         self._policy = policy
         self._clock = clock
+        self._keys = IdempotencyKeys(settings, clock)
 
     def submit_job(self, client_id: str, submission: Submission, idempotency_key: str | None) -> Accepted:
         """Keep an image and record a job for it. When this returns, both are durable.
@@ -95,7 +93,7 @@ class Intake:
         if idempotency_key is not None:
             use = self._take_key(client_id, idempotency_key, submission)
             if use is not None:
-                return Accepted(self._first_job(client_id, use, submission), is_replay=True)
+                return Accepted(self._first_job(client_id, use), is_replay=True)
         content = submission.content
         if content is None or header is None:
             try:
@@ -124,27 +122,16 @@ class Intake:
         return content
 
     def _take_key(self, client_id: str, key: str, submission: Submission) -> KeyUse | None:
-        now = self._clock()
         with transaction(self._engine) as connection:
-            return take_key(
-                connection,
-                client_id,
-                key,
-                request_sha256=fingerprint(submission),
-                now=now,
-                locked_until=now + _KEY_LOCK,
-                expires_at=now + timedelta(hours=self._settings.idempotency_ttl_hours),
-            )
+            return self._keys.take(connection, client_id, key, fingerprint(submission))
 
-    def _first_job(self, client_id: str, use: KeyUse, submission: Submission) -> Job:
-        if use.request_sha256 != fingerprint(submission):
-            raise IdempotencyMismatchError("This Idempotency-Key was used for another request. Make a new one.")
+    def _first_job(self, client_id: str, use: KeyUse) -> Job:
         if use.job_id is not None:
             with transaction(self._engine) as connection:
                 job = get_job(connection, use.job_id, client_id=client_id)
             if job is not None:
                 return job
-        raise IdempotencyInProgressError("The first request with this Idempotency-Key is still being served.")
+        raise in_progress()
 
     def _give_key_back(self, client_id: str, key: str | None) -> None:
         if key is None:
