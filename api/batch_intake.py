@@ -105,11 +105,22 @@ class BatchIntake:
             UnavailableError: the database or the store does not answer; what was kept so far is found again by the key.
         """
         batch, is_replay = self._begin(client_id, submission, key)
-        if batch.closed_at is None:
-            self._add_all(batch, submission.items)
-            if submission.fields.close:
-                with transaction(self._engine) as connection:
-                    rows.close_batch(connection, batch.id, self._clock())
+        try:
+            if batch.closed_at is None:
+                self._add_all(batch, submission.items)
+                if submission.fields.close:
+                    with transaction(self._engine) as connection:
+                        rows.close_batch(connection, batch.id, self._clock())
+        except BatchClosedError:
+            if key is None:
+                raise
+            # The same request, sent again while this one was served, was quicker: all of it is there.
+        except Exception:
+            if key is None:
+                # Nobody was told of this batch, and nobody can go on with it: nothing of it shall be paid for.
+                with suppress(DatabaseUnavailableError), transaction(self._engine) as connection:
+                    rows.call_off(connection, batch.id, self._clock())
+            raise
         return AcceptedBatch(self._read(batch), is_replay)
 
     def _begin(self, client_id: str, submission: BatchSubmission, key: str | None) -> tuple[Batch, bool]:

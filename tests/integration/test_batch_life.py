@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, select, update
 
+from api import batch_intake
 from api.routes import batch_events
 from shared.database.engine import transaction
 from shared.database.jobs import claim_job, fail_job
 from shared.database.tables import batches, events, jobs
+from shared.domain.errors import StorageFullError
 from shared.domain.job import JobErrorCode, JobStatus
 from shared.domain.quota import Billing
 from shared.settings import Settings
@@ -74,6 +76,60 @@ def test_a_request_cut_short_goes_on_where_it_was(api: ApiBench) -> None:
     second = create(api, headers=headers)
 
     assert (second["id"], second["status"], second["counts"]["total"]) == (first["id"], "running", 3)
+
+
+def failing_store(api: ApiBench, monkeypatch: pytest.MonkeyPatch, portions: int) -> None:
+    """The disk is full after so many portions, of one item each."""
+    monkeypatch.setattr(batch_intake, "_PORTION_ITEMS", 1)
+    put_many, left = api.services.store.put_many, iter(range(portions))
+
+    def put(contents: Mapping[str, bytes]) -> None:
+        if next(left, None) is None:
+            raise StorageFullError("full")
+        put_many(contents)
+
+    monkeypatch.setattr(api.services.store, "put_many", put)
+
+
+def test_a_batch_that_nobody_was_told_of_is_called_off(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_store(api, monkeypatch, portions=2)
+
+    create(api, status=507)
+    follow(api)
+
+    (left,) = api.get("/v1/batches").json["data"]  # type: ignore[index]
+    assert (left["status"], left["counts"]["canceled"]) == ("canceled", 2)
+
+
+def test_a_batch_with_a_key_waits_for_the_rest(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"Idempotency-Key": "monday"}
+    with monkeypatch.context() as patch:
+        failing_store(api, patch, portions=2)
+        create(api, status=507, headers=headers)
+
+    batch = create(api, headers=headers)
+
+    assert (batch["status"], batch["counts"]["queued"], batch["counts"]["total"]) == ("running", 3, 3)
+
+
+def test_the_same_request_twice_at_once_is_one_batch(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"Idempotency-Key": "monday"}
+    monkeypatch.setattr(batch_intake, "_PORTION_ITEMS", 1)
+    put_many = api.services.store.put_many
+    told: list[Any] = []
+
+    def put(contents: Mapping[str, bytes]) -> None:
+        put_many(contents)
+        if not told:
+            told.append(None)
+            told.append(create(api, headers=headers))  # overtakes
+
+    monkeypatch.setattr(api.services.store, "put_many", put)
+
+    first = create(api, headers=headers)
+
+    assert (first["id"], first["counts"]) == (told[1]["id"], told[1]["counts"])
+    assert api.count_jobs() == 3
 
 
 def _open_again(batch_id: str) -> Any:
