@@ -119,6 +119,23 @@ def test_a_folder_becomes_a_spreadsheet_and_is_not_paid_for_twice(
     assert {row["姓名"] for name, row in read.items() if name != "broken.jpg"} == {expected["name"]}
     assert read["broken.jpg"]["Error"] == "image_format_unsupported"
     assert list(tmp_path.glob("*.json")) == []
+    look_at_the_batch(stack, told[1]["id"], tmp_path)
+
+
+def look_at_the_batch(stack: Stack, batch_id: str, folder: Path) -> None:
+    """Every command about a batch that has ended with one bad file."""
+    assert "scans" in run(stack, "batches", "list")
+    assert "broken.jpg" in run(stack, "batches", "show", batch_id, "--failed")
+    run(stack, "batches", "export", batch_id, str(folder / "cards.csv"), "--fields", "file,status")
+    assert sorted((folder / "cards.csv").read_text("utf-8-sig").splitlines()) == [
+        "broken.jpg,failed",
+        "card.jpg,succeeded",
+        "file,status",
+        "more/again.jpg,succeeded",
+    ]
+    assert "0 tried again" in run(stack, "batches", "retry", batch_id)
+    assert "completed" in run(stack, "batches", "watch", batch_id, expect=1)
+    assert "completed" in run(stack, "batches", "cancel", batch_id)
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
