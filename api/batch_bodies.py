@@ -235,17 +235,17 @@ def _check_item(
 
 
 def _inline_item(item: ItemRequest, settings: Settings) -> RawItem:
-    said = item.model_dump(include=set(ItemFields.model_fields))
+    said, name = item.model_dump(include=set(ItemFields.model_fields)), short_name(item.name or "")
     if item.image_base64 is not None:
         try:
-            return RawItem(content=decode_image(item.image_base64, settings.max_image_bytes), said=said)
+            return RawItem(content=decode_image(item.image_base64, settings.max_image_bytes), said=said, name=name)
         except ImageError as error:
-            return RawItem(refusal=Refusal(JobErrorCode(error.code), str(error)), said=said)
+            return RawItem(refusal=Refusal(JobErrorCode(error.code), str(error)), said=said, name=name)
     try:
         check_url(item.image_url or "", allow_http=settings.outbound_allow_http)
     except ImageUrlRefusedError as error:
-        return RawItem(refusal=Refusal(JobErrorCode.IMAGE_URL_REFUSED, str(error)), said=said)
-    return RawItem(image_url=item.image_url, said=said)
+        return RawItem(refusal=Refusal(JobErrorCode.IMAGE_URL_REFUSED, str(error)), said=said, name=name)
+    return RawItem(image_url=item.image_url, said=said, name=name)
 
 
 def _read_files(request: Request, settings: Settings) -> tuple[dict[str, Any], list[RawItem], str]:

@@ -39,6 +39,9 @@ class BatchFields(Contract):
 class ItemFields(Contract):
     """What is said about one item; what it does not name is the batch's."""
 
+    name: Annotated[str, AfterValidator(storable)] | None = Field(
+        None, min_length=1, max_length=255, description="What its file is called, for people to find it again."
+    )
     document_type: DocumentTypeName | None = None
     options: _Options | None = None
     client_reference_id: ClientReference | None = None

@@ -1,5 +1,6 @@
 """Batches: many images handed over and followed together."""
 
+import base64
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,10 +83,23 @@ class Item:
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image and the name by which to find it again."""
+    """An image, the name by which to find it again, and what is said of it alone; the rest is the batch's."""
 
     name: str
     content: bytes
+    document_type: str | None = None
+    options: Mapping[str, Any] | None = None
+    client_reference_id: str | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is said of it alone."""
+        given = {
+            "document_type": self.document_type,
+            "options": None if self.options is None else dict(self.options),
+            "client_reference_id": self.client_reference_id,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Batches:
@@ -150,11 +164,13 @@ class Batches:
             ApiUnreachableError: no answer came; try again with the same key.
         """
         named = [_named(image) for image in images]
-        files = [("images", (image.name, image.content, "application/octet-stream")) for image in named]
-        key = idempotency_key or str(uuid.uuid4())
-        return _batch(
-            self._transport.send("POST", f"{_path(batch)}/items", files=files, headers={"Idempotency-Key": key})
-        )
+        content: dict[str, Any]
+        if any(image.said for image in named):
+            content = {"json": {"items": [_item_json(image) for image in named]}}
+        else:
+            content = {"files": [("images", (one.name, one.content, "application/octet-stream")) for one in named]}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return _batch(self._transport.send("POST", f"{_path(batch)}/items", headers=headers, **content))
 
     def get(self, batch: Batch | str) -> Batch:
         """A batch as it stands now."""
@@ -296,6 +312,10 @@ def _named(image: Image | NamedImage) -> NamedImage:
     if isinstance(image, str | PathLike):
         return NamedImage(Path(image).name, Path(image).read_bytes())
     return NamedImage("image", image.read())
+
+
+def _item_json(image: NamedImage) -> dict[str, Any]:
+    return {**image.said, "name": image.name, "image_base64": base64.b64encode(image.content).decode("ascii")}
 
 
 def _id(batch: Batch | str) -> str:

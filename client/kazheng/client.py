@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from kazheng.errors import (
     ResultNotReadyError,
     WaitTimeoutError,
 )
-from kazheng.models import Job, Result
+from kazheng.models import Job, Json, Result, json_mapping
 from kazheng.transport import DeadlineError, Timing, Transport, json_of, retry_after_seconds
 
 Image = str | PathLike[str] | bytes | BinaryIO
@@ -246,6 +246,10 @@ class Client:
         if answer.status_code == HTTPStatus.ACCEPTED:
             raise ResultNotReadyError(job_id, retry_after_seconds(answer))
         return Result.from_json(json_of(answer))
+
+    def quotas(self) -> Sequence[Json]:
+        """What each account may do at each endpoint, at this moment; the entries of `GET /v1/quotas`."""
+        return [json_mapping(entry) for entry in json_of(self._transport.send("GET", "/v1/quotas")).get("data") or ()]
 
     def cancel(self, job_id: str) -> Job:
         """Call a job off before it starts; a job that was canceled before stays so.

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from kazheng import ApiUnreachableError, AsyncClient, Client
 from kazheng.commands import folder as folder_module
 from kazheng.commands.failures import CommandError
-from kazheng.commands.folder import FolderRun, find_pictures, watch
+from kazheng.commands.folder import FolderRun, find_pictures, read_manifest, watch
 from kazheng.transport import Timing
 from shared.database.engine import transaction
 from shared.database.tables import jobs
@@ -149,6 +149,17 @@ def test_a_network_that_is_away_is_waited_for(api: ApiBench, scans: Path, tmp_pa
     assert len(pauses) == 4
 
 
+def test_the_pace_is_that_of_what_is_called() -> None:
+    quotas: list[dict[str, float]] = [
+        {"calls_last_second": 7, "pace": 9.9},
+        {"calls_last_second": 0, "pace": 9.9},
+        {"calls_last_second": 1, "pace": 2},
+    ]
+
+    assert folder_module._pace_of(quotas) == "8 of 11.9 calls/s"
+    assert folder_module._pace_of([]) == ""
+
+
 def test_results_come_as_they_end_each_once(api: ApiBench) -> None:
     client = client_of(api)
     batch = client.batches.create([make_picture((640 + number, 400)) for number in range(4)], document_type="id_card")
@@ -213,3 +224,29 @@ def test_the_same_on_asyncio(api: ApiBench, tmp_path: Path) -> None:
 
     assert (numbers, status) == ([1, 2], "completed")
     assert sorted(exported.splitlines()) == ["canceled", "failed", "status"]
+
+
+def test_a_manifest_says_what_single_files_are(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        "\ufefffile,document_type,side,option.detect_quality,reference\n"
+        "a.jpg,,back,true,17\nmore/e.jpg,bank_card,,,\nnever.jpg,,,,\n",
+        "utf-8",
+    )
+    run = FolderRun(client_of(api), scans, tmp_path / "out.csv", console=QUIET, manifest=read_manifest(manifest))
+
+    run.hand_over(find_pictures(scans, recursive=True), FIELDS)
+
+    items = {item.name: item.job for item in client_of(api).batches.items(run.close())}
+    assert list(items) == ALL
+    assert (items["a.jpg"].options["side"], items["a.jpg"].options["detect_quality"]) == ("back", True)
+    assert (items["a.jpg"].client_reference_id, items["b.JPEG"].options["side"]) == ("17", "front")
+    assert [name for name, job in items.items() if job.document_type == "bank_card"] == ["more/e.jpg"]
+
+
+@pytest.mark.parametrize("text", ["name\na.jpg\n", "", "file,colour\na.jpg,red\n"])
+def test_a_manifest_that_makes_no_sense_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text, "utf-8")
+
+    with pytest.raises(CommandError, match="column"):
+        read_manifest(tmp_path / "manifest.csv")

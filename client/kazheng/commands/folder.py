@@ -4,6 +4,7 @@ What was sent is noted in a small file beside the output (`results.xlsx.kazheng.
 request whose answer got lost is sent again with the same key and the same files, which adds them once.
 """
 
+import csv
 import json
 import time
 import uuid
@@ -23,6 +24,7 @@ from kazheng.batches import PORTION_BYTES, PORTION_IMAGES, Batch, NamedImage
 from kazheng.client import Client
 from kazheng.commands.failures import CommandError
 from kazheng.errors import ApiUnreachableError
+from kazheng.models import json_number
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif")
 _POLL_SECONDS = 1.0
@@ -61,11 +63,52 @@ def find_pictures(folder: Path, *, recursive: bool, settled_seconds: float = 0.0
     )
 
 
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """What a CSV says of single files: by `file`, the columns `document_type`, `side`, `option.…`, `reference`.
+
+    Raises:
+        CommandError: it is no such CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restkey=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CommandError(f"{path} can't be read as a CSV in UTF-8 ({type(error).__name__}).") from error
+    if not rows or "file" not in rows[0]:
+        raise CommandError(f"{path} must have a column `file`; document_type, side and reference may stand beside it.")
+    return {row["file"]: _said_of(path, row) for row in rows}
+
+
+def _said_of(path: Path, row: Mapping[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    said: dict[str, Any] = {}
+    for column, cell in row.items():
+        if column == "file" or not cell:
+            continue
+        if column == "side" or column.startswith("option."):
+            options[column.removeprefix("option.")] = {"true": True, "false": False}.get(cell.lower(), cell)
+        elif column in ("document_type", "reference"):
+            said["client_reference_id" if column == "reference" else column] = cell
+        else:
+            known = "file, document_type, side, option.…, reference"
+            raise CommandError(f"{path} has an unknown column {column!r}; known: {known}.")
+    return said | ({"options": options} if options else {})
+
+
 class FolderRun:
     """One folder on its way through the API."""
 
-    def __init__(self, client: Client, folder: Path, out: Path, *, console: Console) -> None:
-        """Take the folder and where its table is to be saved."""
+    def __init__(
+        self,
+        client: Client,
+        folder: Path,
+        out: Path,
+        *,
+        console: Console,
+        manifest: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Take the folder, where its table is to be saved, and what is said of single files."""
+        self._manifest = manifest or {}
         self._client = client
         self.folder = folder
         self._state_path = out.with_name(f"{out.name}.kazheng.json")
@@ -103,7 +146,11 @@ class FolderRun:
             task = progress.add_task("", total=total, completed=sum(map(len, self.state.requests[: self.state.sent])))
             while self.state.sent < len(self.state.requests):
                 names = self.state.requests[self.state.sent]
-                images = [NamedImage(name, content) for name in names if (content := self._read(name)) is not None]
+                images = [
+                    NamedImage(name, content, **self._manifest.get(name, {}))
+                    for name in names
+                    if (content := self._read(name)) is not None
+                ]
                 if images:
                     key = f"{self.state.key}-{self.state.sent}"
                     self._client.batches.add(self.state.batch_id, images, idempotency_key=key)
@@ -179,21 +226,30 @@ def _plan(folder: Path, pictures: Sequence[Path], unreadable: dict[str, str]) ->
 
 def watch(client: Client, batch: Batch, console: Console, *, sleep: Any) -> Batch:
     """Show how a batch goes until all of its items have ended; a network that is away is waited for."""
-    away = False
+    away, pace = False, ""
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
-            live.update(picture_of(batch, away=away))
+            live.update(picture_of(batch, away=away, pace=pace))
             if batch.is_final:
                 return batch
             sleep(_PATIENCE_SECONDS if away else _POLL_SECONDS)
             away = True
             with suppress(ApiUnreachableError):
                 batch = client.batches.get(batch.id)
+                pace = _pace_of(client.quotas())
                 away = False
 
 
-def picture_of(batch: Batch, *, away: bool = False) -> Group:
-    """A batch as a bar and a line of counts."""
+def _pace_of(quotas: Sequence[Mapping[str, Any]]) -> str:
+    """Calls a second just made, of those that may be, where any are made."""
+    busy = [quota for quota in quotas if quota.get("calls_last_second")]
+    calls = sum(json_number(quota.get("calls_last_second")) or 0 for quota in busy)
+    pace = sum(json_number(quota.get("pace")) or 0 for quota in busy)
+    return f"{calls:g} of {pace:.1f} calls/s" if busy else ""
+
+
+def picture_of(batch: Batch, *, away: bool = False, pace: str = "") -> Group:
+    """A batch as a bar and a line of counts; `pace`: how much of the quota is in use."""
     counts = batch.counts
     total, done = counts.get("total", 0), 0
     done = total - counts.get("queued", 0) - counts.get("processing", 0)
@@ -211,7 +267,7 @@ def picture_of(batch: Batch, *, away: bool = False) -> Group:
         f"{batch.billing.get('cached', 0)} cached",
         f"{batch.billing.get('billed', 0)} billed",
         "" if batch.is_final else f"{counts.get('queued', 0) + counts.get('processing', 0)} to do",
-        "" if batch.rate_per_second is None else f"{batch.rate_per_second:g}/s",
+        pace or ("" if batch.rate_per_second is None else f"{batch.rate_per_second:g}/s"),
         _ending(batch),
         "[yellow]the API does not answer; waiting for it[/]" if away else "",
     )

@@ -17,7 +17,7 @@ from rich.text import Text
 from kazheng.client import Client
 from kazheng.commands.batches import is_good
 from kazheng.commands.failures import CommandError
-from kazheng.commands.folder import FolderRun, find_pictures, picture_of, watch
+from kazheng.commands.folder import FolderRun, find_pictures, picture_of, read_manifest, watch
 from kazheng.commands.recognizing import Outcome, Picture, open_client, progress_bar, recognize
 from kazheng.errors import ApiUnreachableError
 from kazheng.models import Check, Result
@@ -57,6 +57,11 @@ class _Option(click.ParamType[tuple[str, str | bool]]):
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Of a folder: .xlsx, .csv or .jsonl to save."
 )
 @click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of a folder: a CSV that says of single files (column file) their document_type, side or reference.",
+)
+@click.option(
     "--watch", "keeps_watching", is_flag=True, help="Of a folder: go on with what comes into it, until Ctrl-C."
 )
 @click.option("--retry-failed", is_flag=True, help="Of a folder: try once more what may succeed.")
@@ -72,6 +77,7 @@ def submit(
     lane: str | None,
     recursive: bool,
     out: Path | None,
+    manifest: Path | None,
     keeps_watching: bool,
     retry_failed: bool,
     timeout: float,
@@ -96,8 +102,9 @@ def submit(
     if len(files) == 1 and files[0].is_dir():
         fields = {"document_type": document_type, "options": chosen, "lane": lane, "name": files[0].resolve().name}
         folder_out = out or Path(f"{files[0].resolve().name}.xlsx")
+        said = read_manifest(manifest) if manifest else None
         with open_client(Settings.from_env()) as client:
-            run = FolderRun(client, files[0], folder_out, console=Console(stderr=True))
+            run = FolderRun(client, files[0], folder_out, console=Console(stderr=True), manifest=said)
             sys.exit(
                 _submit_folder(
                     client,
