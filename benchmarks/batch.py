@@ -18,9 +18,11 @@ from pathlib import Path
 
 import httpx
 import psutil
+from celery import Celery
 from PIL import Image
 from redis import Redis
 
+from benchmarks.rivals.sdk_pool import make_sdk
 from benchmarks.scripted import running_sandbox
 from benchmarks.stack import Stack, print_machine, running_stack
 from kazheng import Client
@@ -42,16 +44,20 @@ def make_images(count: int, *, seed: int) -> Iterator[bytes]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=100_000, help="of the batch that is read")
+    parser.add_argument("--images", type=int, default=100_000, help="of the batch that is read; 0: the ways in only")
     parser.add_argument("--intake", type=int, default=2_000, help="images for each way in")
     given = parser.parse_args()
     print_machine()
     nowhere = {"baidu_base_url": "http://127.0.0.1:9", "BAIDU_API_KEY": "bench", "BAIDU_SECRET_KEY": "bench"}
     with running_stack(**nowhere) as stack, client_of(stack) as client:
         measure_intake(stack, client, given.intake)
+        measure_celery(stack, given.intake)
     account = {"api_key": "bench", "secret_key": "bench", "qps": 1000, "window": "bucket", "bucket_size": 1000}
     latency = {"median_seconds": 0.05, "p95_seconds": 0.1}
     with running_sandbox(accounts=[account], latency=latency) as sandbox:
+        measure_sdk(sandbox.url, given.intake // 10)
+        if not given.images:
+            return
         settings = {"baidu_base_url": sandbox.url, "BAIDU_API_KEY": "bench", "BAIDU_SECRET_KEY": "bench"}
         with (
             running_stack(**settings, baidu_qps=1000, baidu_billing="postpaid", task_events="false") as stack,
@@ -113,6 +119,31 @@ def measure_intake(stack: Stack, client: Client, count: int) -> None:
             began = time.monotonic()
             send(images)
             print(f"| {name} | {count} | {count / (time.monotonic() - began):.0f} |", flush=True)
+
+
+def measure_celery(stack: Stack, count: int) -> None:
+    """Plain Celery: the image in a message, in memory, until a worker takes it."""
+    url = read_generated(stack.home)["KAZHENG_REDIS_URL"]
+    app = Celery("plain", broker=url)
+    images = list(make_images(count, seed=50))
+    began = time.monotonic()
+    for image in images:
+        app.send_task("read", args=[base64.b64encode(image).decode()], queue="plain")
+    print(
+        f"| plain Celery publishing, nothing synced or recorded | {count} | {count / (time.monotonic() - began):.0f} |"
+    )
+    Redis.from_url(url).delete("plain")
+
+
+def measure_sdk(url: str, count: int) -> None:
+    """The official SDK, one image after the other: its way in is the call itself."""
+    sdk = make_sdk(url, "bench", "bench")
+    images = list(make_images(count, seed=51))
+    began = time.monotonic()
+    for image in images:
+        if "result" not in sdk.bankcard(image):
+            raise RuntimeError("the SDK was refused")
+    print(f"| the official SDK, one call after the other | {count} | {count / (time.monotonic() - began):.0f} |")
 
 
 class Sampler(threading.Thread):
