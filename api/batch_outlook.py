@@ -16,7 +16,7 @@ from api.batch_schemas import BadItemView, DryRunView
 from api.outlooks import Outlooks
 from api.schemas import JobErrorView
 from shared.clock import Clock
-from shared.database.batches import BadItem, Batch, Counts, count_by_endpoint
+from shared.database.batches import BadItem, Batch, Counts
 from shared.database.engine import transaction
 from shared.database.jobs import NewJob
 from shared.database.lines import count_queued
@@ -93,11 +93,21 @@ class BatchOutlook:
             bad=bad,
             cache_hits=hits,
             calls=calls.total(),
-            cost_at_most=self._cost_of(calls),
+            cost_at_most=self.cost_of(calls),
             estimated_completion_at=self._ends_at(calls, submission.fields.lane),
         )
 
-    def _cost_of(self, calls: Mapping[str, int]) -> str | None:
+    def parked(self, counts: Counts) -> int:
+        """Items that wait at an endpoint that is not called at the moment."""
+        outlooks = {endpoint: self._outlooks.outlook(endpoint) for endpoint in counts.queued}
+        return sum(
+            count
+            for endpoint, count in counts.queued.items()
+            if (outlook := outlooks[endpoint]) is not None and not outlook.is_open
+        )
+
+    def cost_of(self, calls: Mapping[str, int]) -> str | None:
+        """What so many billed calls, by endpoint, cost at most, CNY; None: nobody knows."""
         try:
             states = self._outlooks.states()
         except RedisError:
@@ -117,9 +127,7 @@ class BatchOutlook:
             return None
         if counts.by_status[JobStatus.QUEUED] == 0:
             return self._clock()
-        with transaction(self._engine) as connection:
-            waiting = count_by_endpoint(connection, batch.id)
-        end, rate = self._ends_at(waiting, batch.lane), self._rates.of(batch.id, counts.final)
+        end, rate = self._ends_at(counts.queued, batch.lane), self._rates.of(batch.id, counts.final)
         if end is None or not rate:
             return end
         # The quota may allow more than the workers manage.

@@ -15,8 +15,16 @@ def batch_path(batch_id: str) -> str:
     return f"/v1/batches/{batch_id}"
 
 
-def present_batch(batch: Batch, counts: Counts, *, ends_at: datetime | None, now: datetime) -> BatchView:
-    """A batch; `ends_at`: when it may be completed, if anybody knows."""
+def present_batch(
+    batch: Batch, counts: Counts, *, ends_at: datetime | None, parked: int, cost: str | None, now: datetime
+) -> BatchView:
+    """A batch.
+
+    Args:
+        ends_at: when it may be completed, if anybody knows.
+        parked: items that wait at an endpoint that is not called at the moment.
+        cost: what it cost so far at most, CNY, if anybody knows.
+    """
     total, final = counts.total, counts.final
     seconds = ((batch.completed_at or now) - batch.created_at).total_seconds()
     return BatchView(
@@ -32,7 +40,10 @@ def present_batch(batch: Batch, counts: Counts, *, ends_at: datetime | None, now
         percent=100.0 if total == final else min(99.9, round(100 * final / total, 1)),
         rate_per_second=round(final / seconds, 2) if final and seconds > 0 else None,
         estimated_completion_at=ends_at,
-        billing=BatchBillingView(calls=counts.calls, billed=counts.billed, cached=counts.cached),
+        parked=parked,
+        billing=BatchBillingView(
+            calls=counts.calls, billed=sum(counts.billed.values()), cached=counts.cached, cost_at_most=cost
+        ),
         created_at=batch.created_at,
         closed_at=batch.closed_at,
         canceled_at=batch.canceled_at,

@@ -24,6 +24,12 @@ MOST_INLINE_ITEMS = 1_000
 _Options = Annotated[dict[str, Any], Field(description="Options of the document type.", examples=[{"side": "front"}])]
 
 
+_COST = Field(
+    description="CNY, by KAZHENG_PRICES from the month's first call on, were all calls made with accounts that are "
+    "paid by the call; null when nobody knows."
+)
+
+
 class BatchFields(Contract):
     """What is said about a batch. `document_type` and `options` are those of the items that name none."""
 
@@ -127,6 +133,7 @@ class BatchBillingView(Contract):
     calls: int
     billed: int
     cached: int
+    cost_at_most: str | None = _COST
 
 
 class BatchLinks(Contract):
@@ -148,6 +155,9 @@ class BatchView(Contract):
     lane: Lane
     status: BatchStatus
     counts: CountsView
+    parked: int = Field(
+        description="Of those queued: their endpoint is not called now, for want of quota or an answer."
+    )
     percent: float = Field(description="Items that are final, of all so far.")
     rate_per_second: float | None = Field(description="Items that became final, since the batch was made.")
     estimated_completion_at: Time | None = Field(
@@ -201,10 +211,7 @@ class DryRunView(Contract):
     bad: list[BadItemView]
     cache_hits: int
     calls: int
-    cost_at_most: str | None = Field(
-        description="CNY, by KAZHENG_PRICES from the month's first call on, were all calls made with accounts that are "
-        "paid by the call; null when nobody knows."
-    )
+    cost_at_most: str | None = _COST
     estimated_completion_at: Time | None
 
 

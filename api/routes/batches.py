@@ -169,7 +169,14 @@ def show_batch(batch: Batch) -> BatchView:
     with transaction(services().engine) as connection:
         counts = rows.count_items(connection, batch.id)
     ends_at = None if batch.completed_at else services().batch_outlook.ends_at(batch, counts)
-    return present_batch(batch, counts, ends_at=ends_at, now=services().clock())
+    return present_batch(
+        batch,
+        counts,
+        ends_at=ends_at,
+        parked=services().batch_outlook.parked(counts),
+        cost=services().batch_outlook.cost_of(counts.billed),
+        now=services().clock(),
+    )
 
 
 _KEY = Parameter(

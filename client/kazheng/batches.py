@@ -27,13 +27,15 @@ class Batch:
     """Jobs submitted and followed together.
 
     `status` is `open` (takes items), `running`, `completed` or `canceled`. `counts` holds items by status, which add up
-    to its `total`. `billing` holds `calls`, `billed` and `cached`. `json` is the answer as it came.
+    to its `total`; `parked` of the queued ones wait for quota, or for the provider. `billing` holds `calls`, `billed`,
+    `cached` and `cost_at_most` (CNY). `json` is the answer as it came.
     """
 
     id: str
     status: str
     name: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    parked: int = 0
     percent: float = 0.0
     rate_per_second: float | None = None
     estimated_completion_at: datetime | None = None
@@ -56,6 +58,7 @@ class Batch:
             status=json_text(json.get("status")) or "",
             name=json_text(json.get("name")),
             counts=counts,
+            parked=int(json_number(json.get("parked")) or 0),
             percent=json_number(json.get("percent")) or 0.0,
             rate_per_second=json_number(json.get("rate_per_second")),
             estimated_completion_at=json_time(json.get("estimated_completion_at")),

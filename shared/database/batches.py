@@ -5,7 +5,7 @@ for one row, and might not add up.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -62,12 +62,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Counts:
-    """Items by status, the sum of which is `total`; `cached` and `billed` are among them."""
+    """Items by status, which add up to `total`; `cached` are among them. By endpoint: those queued, calls billed."""
 
     by_status: dict[JobStatus, int]
     cached: int
     calls: int
-    billed: int
+    queued: dict[str, int]
+    billed: dict[str, int]
 
     @property
     def total(self) -> int:
@@ -174,28 +175,26 @@ def count_items(connection: Connection, batch_id: str) -> Counts:
     statement = (
         select(
             jobs.c.status,
+            jobs.c.endpoint,
             func.count().label("number"),
             func.sum(jobs.c.calls).label("calls"),
             func.sum(jobs.c.billed_calls).label("billed"),
             func.count().filter(jobs.c.calls == 0).label("uncalled"),
         )
         .where(jobs.c.batch_id == batch_id)
-        .group_by(jobs.c.status)
+        .group_by(jobs.c.status, jobs.c.endpoint)
     )
-    by_status, cached, calls, billed = dict.fromkeys(JobStatus, 0), 0, 0, 0
+    counts = Counts(dict.fromkeys(JobStatus, 0), 0, 0, {}, {})
+    cached = calls = 0
     for row in connection.execute(statement):
-        by_status[JobStatus(row.status)] = row.number
-        calls, billed = calls + row.calls, billed + row.billed
+        counts.by_status[JobStatus(row.status)] += row.number
+        counts.billed[row.endpoint] = counts.billed.get(row.endpoint, 0) + row.billed
+        calls += row.calls
+        if row.status == JobStatus.QUEUED:
+            counts.queued[row.endpoint] = row.number
         if row.status == JobStatus.SUCCEEDED:
-            cached = row.uncalled
-    return Counts(by_status, cached, calls, billed)
-
-
-def count_by_endpoint(connection: Connection, batch_id: str) -> dict[str, int]:
-    """Items that wait, by endpoint."""
-    where = and_(jobs.c.batch_id == batch_id, jobs.c.status == JobStatus.QUEUED)
-    statement = select(jobs.c.endpoint, func.count()).where(where).group_by(jobs.c.endpoint)
-    return {str(endpoint): int(count) for endpoint, count in connection.execute(statement)}
+            cached += row.uncalled
+    return replace(counts, cached=cached, calls=calls)
 
 
 def list_items(

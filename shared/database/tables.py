@@ -263,7 +263,7 @@ jobs = Table(
         "ix_jobs_batch_status",
         "batch_id",
         "status",
-        postgresql_include=["calls", "billed_calls"],
+        postgresql_include=["calls", "billed_calls", "endpoint"],
         postgresql_where=text(f"batch_id <> '{NO_BATCH}'"),
     ),
     Index("ix_jobs_line", "endpoint", "lane", "id", postgresql_where=text("status = 'queued'")),

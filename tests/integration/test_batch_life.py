@@ -16,10 +16,11 @@ from api import batch_intake
 from api.routes import batch_events
 from shared.database.engine import transaction
 from shared.database.jobs import claim_job, fail_job
+from shared.database.stops import Stop, put_stop
 from shared.database.tables import batches, events, jobs
 from shared.domain.errors import StorageFullError
 from shared.domain.job import JobErrorCode, JobStatus
-from shared.domain.quota import Billing
+from shared.domain.quota import Billing, StopReason
 from shared.settings import Settings
 from tests.factories import make_account, make_client
 from tests.integration.api_tools import ApiBench, running_api
@@ -76,6 +77,24 @@ def test_a_request_cut_short_goes_on_where_it_was(api: ApiBench) -> None:
     second = create(api, headers=headers)
 
     assert (second["id"], second["status"], second["counts"]["total"]) == (first["id"], "running", 3)
+
+
+def test_what_waits_for_quota_is_told(api: ApiBench, redis_client: Redis) -> None:
+    account_id = make_account(api.engine, api.settings, "http://provider.invalid", billing=Billing.POSTPAID)
+    batch = create(api)
+    before = api.get(f"/v1/batches/{batch['id']}").json
+    now = api.services.clock()
+    stop = Stop(account_id, "idcard", StopReason.DAILY_QUOTA, "17", "used up", now, now + timedelta(hours=3), None)
+    with transaction(api.engine) as connection:
+        put_stop(connection, stop)
+        connection.execute(update(jobs).where(jobs.c.item_number == 1).values(calls=3, billed_calls=3))
+    time.sleep(1.1)  # how long the outlook is believed
+
+    after = api.get(f"/v1/batches/{batch['id']}").json
+
+    assert (before["parked"], after["parked"]) == (0, 3)  # type: ignore[index]
+    assert after["billing"] == {"calls": 3, "billed": 3, "cached": 0, "cost_at_most": "0.15"}  # type: ignore[index]
+    assert after["estimated_completion_at"] > before["estimated_completion_at"]  # type: ignore[index]
 
 
 def failing_store(api: ApiBench, monkeypatch: pytest.MonkeyPatch, portions: int) -> None:

@@ -51,7 +51,6 @@ STATEMENTS: dict[str, Callable[[Connection], Any]] = {
     "items of a batch": lambda c: batches.list_items(c, BATCH, limit=100),
     "failed items": lambda c: batches.list_items(c, BATCH, statuses=[JobStatus.FAILED], limit=100),
     "what is there of a batch": lambda c: batches.known_numbers(c, BATCH, 1, 200),
-    "what waits of a batch": lambda c: batches.count_by_endpoint(c, BATCH),
     "cancel a batch": lambda c: batches.cancel_waiting(c, BATCH, NOW, most=100),
     "retry a batch": lambda c: batches.retry_failed(c, BATCH, NOW, only_retryable=False, most=100),
     "export": lambda c: (exports.document_types_of(c, BATCH), exports.read_export(c, BATCH, limit=500, after=0)),

@@ -250,7 +250,7 @@ def _pace_of(quotas: Sequence[Mapping[str, Any]]) -> str:
 
 def picture_of(batch: Batch, *, away: bool = False, pace: str = "") -> Group:
     """A batch as a bar and a line of counts; `pace`: how much of the quota is in use."""
-    counts = batch.counts
+    counts, cost = batch.counts, batch.billing.get("cost_at_most")
     total, done = counts.get("total", 0), 0
     done = total - counts.get("queued", 0) - counts.get("processing", 0)
     bar = Progress(
@@ -265,8 +265,9 @@ def picture_of(batch: Batch, *, away: bool = False, pace: str = "") -> Group:
         f"[green]{counts.get('succeeded', 0)} read[/]",
         f"[red]{counts.get('failed', 0) + counts.get('expired', 0)} failed[/]",
         f"{batch.billing.get('cached', 0)} cached",
-        f"{batch.billing.get('billed', 0)} billed",
+        f"{batch.billing.get('billed', 0)} billed" + (f" (≤ {cost} CNY)" if cost not in (None, "0.00") else ""),
         "" if batch.is_final else f"{counts.get('queued', 0) + counts.get('processing', 0)} to do",
+        f"[yellow]{batch.parked} parked[/]" if batch.parked else "",
         pace or ("" if batch.rate_per_second is None else f"{batch.rate_per_second:g}/s"),
         _ending(batch),
         "[yellow]the API does not answer; waiting for it[/]" if away else "",

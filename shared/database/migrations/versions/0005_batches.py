@@ -48,7 +48,7 @@ def upgrade() -> None:
         "ix_jobs_batch_status",
         "jobs",
         ["batch_id", "status"],
-        postgresql_include=["calls", "billed_calls"],
+        postgresql_include=["calls", "billed_calls", "endpoint"],
         postgresql_where=_IN_A_BATCH,
     )
 
