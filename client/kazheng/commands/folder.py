@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
 from kazheng.batches import PORTION_BYTES, PORTION_IMAGES, Batch, NamedImage
 from kazheng.client import Client
@@ -254,14 +254,13 @@ def picture_of(batch: Batch, *, away: bool = False, pace: str = "") -> Group:
     total, done = counts.get("total", 0), 0
     done = total - counts.get("queued", 0) - counts.get("processing", 0)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=40),
         MofNCompleteColumn(),
         TextColumn("{task.fields[pct]} %"),
     )
     bar.add_task(batch.name or batch.id, total=total or 1, completed=done, pct=f"{batch.percent:g}")
-    line = Table.grid(padding=(0, 2))
-    line.add_row(
+    parts = (
         f"[green]{counts.get('succeeded', 0)} read[/]",
         f"[red]{counts.get('failed', 0) + counts.get('expired', 0)} failed[/]",
         f"{batch.billing.get('cached', 0)} cached",
@@ -272,6 +271,7 @@ def picture_of(batch: Batch, *, away: bool = False, pace: str = "") -> Group:
         _ending(batch),
         "[yellow]the API does not answer; waiting for it[/]" if away else "",
     )
+    line = Text.from_markup("  ".join(filter(None, parts)))
     return Group(bar, line)
 
 
