@@ -4,7 +4,8 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -311,34 +312,55 @@ def test_what_has_no_image_or_was_called_off_is_not_tried_again(api: ApiBench, c
     assert (answer.status_code, answer.json["code"]) == (409, "job_not_retryable")  # type: ignore[index]
 
 
-def events_of(api: ApiBench, batch_id: str, **headers: str) -> list[tuple[str, str, Any]]:
-    """Name, id and data of each event until the stream ends."""
+Told = tuple[str, str, Any]
+
+
+@contextmanager
+def following(api: ApiBench, batch_id: str, **headers: str) -> Iterator[Iterator[Told]]:
+    """Name, id and data of each event, as it comes."""
     answer = api.get(f"/v1/batches/{batch_id}/events", headers=headers)
-    text = answer.text
-    answer.close()
-    assert (answer.status_code, answer.content_type) == (200, "text/event-stream"), text
-    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.split("\n\n") if block]
-    return [(block["event"], block["id"], json.loads(block["data"])) for block in blocks if "event" in block]
+    try:
+        assert (answer.status_code, answer.content_type) == (200, "text/event-stream")
+        yield _told(answer.iter_encoded())
+    finally:
+        answer.close()
+
+
+def _told(pieces: Iterable[bytes]) -> Iterator[Told]:
+    for piece in pieces:
+        lines = dict(line.partition(": ")[::2] for line in piece.decode().splitlines() if line)
+        if "event" in lines:
+            yield lines["event"], lines["id"], json.loads(lines["data"])
 
 
 def test_a_batch_is_followed_to_its_end_and_from_where_one_was(api: ApiBench) -> None:
     batch = create(api)
 
-    def run() -> None:
-        time.sleep(0.3)
+    with following(api, batch["id"]) as events_told:
+        told = [next(events_told)]
         end_all(api, batch["id"])
-        time.sleep(1.2)
+        told.append(next(events_told))
         follow(api)
-
-    running = threading.Thread(target=run)
-    running.start()
-    told = events_of(api, batch["id"])
-    running.join()
-    again = events_of(api, batch["id"], **{"Last-Event-ID": told[-1][1]})
+        told.append(next(events_told))
+        assert next(events_told, None) is None
+    with following(api, batch["id"], **{"Last-Event-ID": told[-1][1]}) as events_told:
+        again = list(events_told)
 
     assert [event for event, _, _ in told] == ["progress", "progress", "completed"]
     assert [data["counts"]["failed"] for _, _, data in told] == [0, 3, 3]
     assert [event for event, _, _ in again] == ["completed"]
+
+
+def test_what_was_heard_before_is_not_told_again(api: ApiBench) -> None:
+    batch = create(api)
+    with following(api, batch["id"]) as events_told:
+        _, seen, _ = next(events_told)
+
+    with following(api, batch["id"], **{"Last-Event-ID": seen}) as events_told:
+        end_all(api, batch["id"])
+        _, _, data = next(events_told)
+
+    assert data["counts"]["failed"] == 3
 
 
 def test_no_more_streams_than_there_are_threads_for(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,4 +374,6 @@ def test_no_more_streams_than_there_are_threads_for(api: ApiBench, monkeypatch: 
     batch_events._open.release()
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert [len(events_of(api, batch["id"])) for _ in range(3)] == [1, 1, 1]
+    for _ in range(3):
+        with following(api, batch["id"]) as events_told:
+            assert len(list(events_told)) == 1
