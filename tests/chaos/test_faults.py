@@ -57,7 +57,7 @@ def test_neither_the_broker_nor_the_process_list_names_a_person(cluster: Cluster
     while sending.is_alive():
         seen += cluster.broker_content()
         time.sleep(0.2)
-    commands = "\n".join(" ".join(process.cmdline()) for process in psutil.process_iter())
+    commands = "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
     observer.wait(time.monotonic(), patience=60)
 
     assert "job_" in seen
