@@ -250,3 +250,11 @@ def test_a_manifest_that_makes_no_sense_is_told(tmp_path: Path, text: str) -> No
 
     with pytest.raises(CommandError, match="column"):
         read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize("out", ["cards.pdf", "nowhere/cards.csv"])
+def test_what_cannot_be_saved_is_told_before_anything_is_sent(
+    api: ApiBench, scans: Path, tmp_path: Path, out: str
+) -> None:
+    with pytest.raises(CommandError, match=r"must end with|is no folder"):
+        FolderRun(client_of(api), scans, tmp_path / out, console=QUIET)

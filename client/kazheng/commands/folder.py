@@ -27,6 +27,7 @@ from kazheng.errors import ApiUnreachableError
 from kazheng.models import json_number
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif")
+FORMATS = (".xlsx", ".csv", ".jsonl")
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 # The server takes no more in one request.
@@ -107,7 +108,15 @@ class FolderRun:
         console: Console,
         manifest: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Take the folder, where its table is to be saved, and what is said of single files."""
+        """Take the folder, where its table is to be saved, and what is said of single files.
+
+        Raises:
+            CommandError: nothing can be saved there, which is better told now than at the end.
+        """
+        if out.suffix.lower() not in FORMATS:
+            raise CommandError(f"{out} must end with one of {', '.join(FORMATS)}.")
+        if not out.parent.is_dir():
+            raise CommandError(f"{out.parent} is no folder. Make it, or save elsewhere.")
         self._manifest = manifest or {}
         self._client = client
         self.folder = folder
