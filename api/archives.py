@@ -4,6 +4,7 @@ An archive is a stranger's: its names lead nowhere (they are labels), its sizes 
 an image may have), and what is no image costs one item.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from shared.domain.errors import ArchiveRefusedError
 from shared.domain.job import JobErrorCode
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # A photo does not shrink: what grows so much on the way out was made to.
 _MOST_GROWTH, _SMALL = 200, 1_000_000
 _NESTED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
@@ -28,10 +30,10 @@ def read_archive(file: IO[bytes], *, max_items: int, max_image_bytes: int) -> It
     Raises:
         ArchiveRefusedError: it is no ZIP, is cut off, or has too many entries.
     """
-    _refuse_long_lists(file, max_items)
     try:
+        _refuse_long_lists(file, max_items)
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise ArchiveRefusedError("The body is no ZIP archive, or it is cut off. Send the whole file.") from error
     with archive:
         entries = [entry for entry in archive.infolist() if not _is_clutter(entry)]
@@ -68,7 +70,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_image_byte
         with archive.open(entry) as opened:
             content = opened.read(max_image_bytes + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError):
-        detail = "The file can't be unpacked: it is damaged, or packed in a way we don't read (use deflate)."
+        detail = "The file can't be unpacked: it is damaged. Pack it again."
         return RawItem(refusal=Refusal(JobErrorCode.IMAGE_DAMAGED, detail), name=name)
     return RawItem(content=content, name=name)
 
@@ -77,6 +79,8 @@ def _refusal_of(entry: zipfile.ZipInfo, max_image_bytes: int) -> Refusal | None:
     if entry.flag_bits & _ENCRYPTED:
         detail = "The file is encrypted. Pack the archive without a password."
         return Refusal(JobErrorCode.INVALID_ITEM, detail)
+    if entry.compress_type not in _METHODS:  # some others take as much memory as the archive says
+        return Refusal(JobErrorCode.INVALID_ITEM, "The file is packed in a way we don't read. Pack it with deflate.")
     if entry.filename.lower().endswith(_NESTED):
         return Refusal(JobErrorCode.IMAGE_FORMAT, "The file is an archive in the archive. Pack the images themselves.")
     if entry.file_size > max_image_bytes:

@@ -82,7 +82,10 @@ def _read_batch(request: Request, settings: Settings, files: ExitStack) -> Batch
         return BatchSubmission(fields, _inline_items(values.get("items", []), fields, settings), _sha256(body))
     if media_type == "multipart/form-data":
         form, items, sha256 = _read_files(request, settings)
-        return BatchSubmission(_batch_fields(form), items, sha256)
+        fields = _batch_fields(form)
+        if items:
+            _require_document_type(fields)
+        return BatchSubmission(fields, items, sha256)
     if media_type in _ZIP or media_type in _MANIFESTS:
         fields = _batch_fields(expand(single_values(request.args)))
         file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the others
@@ -302,6 +305,8 @@ def _checked_lines(
     count = 0
     for number, value in read(file):
         count += 1
+        if count > settings.max_batch_items:
+            raise ArchiveRefusedError(f"The manifest has more than {settings.max_batch_items} lines. Split it.")
         _check_item(_address_only(value), fields, ("lines", number), errors)
         if len(errors) >= _MOST_ERRORS:
             break
@@ -309,8 +314,6 @@ def _checked_lines(
         raise InvalidRequestError(errors[:_MOST_ERRORS])
     if count == 0:
         raise ArchiveRefusedError("The manifest has no lines.")
-    if count > settings.max_batch_items:
-        raise ArchiveRefusedError(f"The manifest has more than {settings.max_batch_items} lines. Split it.")
     return _lines(read, file, fields, settings)
 
 

@@ -242,7 +242,7 @@ class BatchIntake:
             id=job_id,
             client_id=batch.client_id if isinstance(batch, Batch) else "",
             document_type=document_type,
-            options=said.get("options") or batch.options,
+            options=batch.options if said.get("options") is None else said["options"],
             lane=batch.lane,
             client_reference_id=said.get("client_reference_id"),
             metadata=said.get("metadata") or {},
@@ -270,8 +270,14 @@ class BatchIntake:
             for item in looked
             if isinstance(item.row, NewJob) and item.row.image_key is not None and item.content is not None
         }
-        if contents:
-            self._store.put_many(contents)
+        try:
+            if contents:
+                self._store.put_many(contents)
+        except UnavailableError:
+            for key in contents:
+                with suppress(UnavailableError):  # the orphan sweep takes it
+                    self._store.delete(key)
+            raise
         return contents
 
     def _forget(self, looked: list[Looked], added: set[int], contents: dict[str, bytes]) -> None:

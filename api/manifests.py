@@ -62,13 +62,13 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
     """Lines of text in UTF-8 (with or without a byte order mark), or in GB 18030, which Excel writes in China."""
     file.seek(0)
     encoding = "utf-8-sig"
-    try:
-        for line in file:
+    while line := file.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE:
+            raise ArchiveRefusedError(f"A line of the manifest has more than {_LONGEST_LINE} bytes.")
+        try:
             line.decode("utf-8-sig")
-            if len(line) > _LONGEST_LINE:
-                raise ArchiveRefusedError(f"A line of the manifest has more than {_LONGEST_LINE} bytes.")
-    except UnicodeDecodeError:
-        encoding = "gb18030"
+        except UnicodeDecodeError:
+            encoding = "gb18030"
     file.seek(0)
     text = io.TextIOWrapper(file, encoding, newline="")
     try:

@@ -172,7 +172,7 @@ class RecognitionService:
                 connection, job_id, token=token, worker=self._worker, now=now, lease_until=lease_until
             )
             twins = NO_TWINS
-            if job is not None and job.cache and self._cache_life:
+            if job is not None and job.cache and job.image_sha256 is not None and self._cache_life:
                 twins = find_twins(connection, job, answered_since=now - self._cache_life)
         if job is None:
             log.info("nothing_to_claim", job_id=job_id)

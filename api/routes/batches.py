@@ -138,15 +138,13 @@ def cancel_batch(batch_id: str) -> Response:
 
 def retry_batch(batch_id: str) -> Response:
     """Put failed items back in line."""
-    asked = validate(RetryRequest, request.get_json(silent=True) or {})
+    asked = validate(RetryRequest, request.get_json() if request.content_length else {})
     batch = services().batch_intake.find(current_client(), batch_id)
-    retried = 0
+    retried, now = 0, services().clock()
     while True:
         with transaction(services().engine) as connection:
             rows.lock_batch(connection, batch.id)
-            found = rows.retry_failed(
-                connection, batch.id, services().clock(), only_retryable=asked.only_retryable, most=_AT_ONCE
-            )
+            found = rows.retry_failed(connection, batch.id, now, only_retryable=asked.only_retryable, most=_AT_ONCE)
             if found:
                 rows.reopen(connection, batch.id)
         retried += len(found)

@@ -197,6 +197,13 @@ def count_items(connection: Connection, batch_id: str) -> Counts:
     return replace(counts, cached=cached, calls=calls)
 
 
+def has_open_items(connection: Connection, batch_id: str) -> bool:
+    """Whether any item waits or is being read; looks at one."""
+    unfinished = jobs.c.status.in_([JobStatus.QUEUED, JobStatus.PROCESSING])
+    statement = select(jobs.c.id).where(jobs.c.batch_id == batch_id, unfinished).limit(1)
+    return connection.execute(statement).one_or_none() is not None
+
+
 def list_items(
     connection: Connection, batch_id: str, *, statuses: Iterable[JobStatus] = (), limit: int, after: int = 0
 ) -> list[Job]:
@@ -237,8 +244,12 @@ def cancel_waiting(connection: Connection, batch_id: str, now: datetime, *, most
 
 
 def retry_failed(connection: Connection, batch_id: str, now: datetime, *, only_retryable: bool, most: int) -> list[str]:
-    """Put failed items that have an image, or an address of one, back in line, at most so many; their ids."""
+    """Put failed items that have an image, or an address of one, back in line, at most so many; their ids.
+
+    Those that failed after `now` are left alone: who retries portion by portion would never end.
+    """
     where = [jobs.c.batch_id == batch_id, jobs.c.status == JobStatus.FAILED, jobs.c.erased_at.is_(None)]
+    where.append(jobs.c.completed_at <= now)
     where.append(or_(jobs.c.image_key.is_not(None), jobs.c.image_url.is_not(None)))
     if only_retryable:
         where.append(jobs.c.error_code.in_(RETRYABLE))
@@ -323,9 +334,11 @@ def tell_progress(connection: Connection, batch: Batch, counts: Counts, percent:
 def complete(connection: Connection, batch: Batch, counts: Counts, now: datetime) -> bool:
     """End a batch all of whose items are final, with its event; False: it was done before."""
     where = and_(batches.c.id == batch.id, batches.c.completed_at.is_(None))
-    if connection.execute(update(batches).where(where).values(completed_at=now)).rowcount != 1:
+    statement = update(batches).where(where).values(completed_at=now).returning(batches.c.canceled_at)
+    done = connection.execute(statement).one_or_none()
+    if done is None:
         return False
-    _record(connection, "batch.completed" if batch.canceled_at is None else "batch.canceled", batch, counts, now)
+    _record(connection, "batch.completed" if done.canceled_at is None else "batch.canceled", batch, counts, now)
     return True
 
 

@@ -274,3 +274,58 @@ def test_a_body_that_is_too_large_is_not_read(settings: Settings, engine: Engine
         answer = small.call("POST", "/v1/batches", data=b"x" * 100_001, content_type="application/json")
 
     assert (answer.status_code, answer.json["code"]) == (413, "body_too_large")  # type: ignore[index]
+
+
+def test_files_without_a_document_type_are_refused(api: ApiBench) -> None:
+    body, content_type = encode_multipart_formdata([("images", ("a.jpg", PICTURES[0]))])
+
+    answer = api.call("POST", "/v1/batches", data=body, content_type=content_type)
+
+    assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, "/document_type")  # type: ignore[index]
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(api: ApiBench) -> None:
+    for line in (b"x" * 70_000, b"\xb2\xe2\n" + b"x" * 70_000):
+        answer = api.call(
+            "POST", "/v1/batches", data=line, content_type="text/csv", query_string={"document_type": "id_card"}
+        )
+
+        assert (answer.status_code, answer.json["code"]) == (422, "archive_refused")  # type: ignore[index]
+
+
+def test_a_manifest_as_excel_writes_it_in_china(api: ApiBench) -> None:
+    body = "image_url,metadata.行\r\nhttps://cards.example/1.jpg,测\r\n".encode("gb18030")
+
+    answer = api.call(
+        "POST", "/v1/batches", data=body, content_type="text/csv", query_string={"document_type": "id_card"}
+    )
+
+    (item,) = items_of(api, answer.json["id"])  # type: ignore[index]
+    assert item["job"]["metadata"] == {"行": "测"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_entry_packed_in_an_odd_way_costs_its_item(api: ApiBench, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as packed:
+        packed.writestr("a.jpg", PICTURES[0])
+
+    answer = api.call(
+        "POST",
+        "/v1/batches",
+        data=buffer.getvalue(),
+        content_type="application/zip",
+        query_string={"document_type": "id_card"},
+    )
+
+    (item,) = items_of(api, answer.json["id"])  # type: ignore[index]
+    assert (item["job"]["error"]["code"], "deflate" in item["job"]["error"]["detail"]) == ("invalid_item", True)
+
+
+def test_an_item_of_another_type_has_the_options_of_its_own_type(api: ApiBench) -> None:
+    items = [{"image_base64": encoded(PICTURES[0]), "document_type": "business_license"}]
+
+    batch = create(api, items, options={"side": "back"})
+
+    (item,) = items_of(api, batch["id"])
+    assert "side" not in item["job"]["options"]

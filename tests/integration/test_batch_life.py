@@ -116,9 +116,10 @@ def test_a_batch_that_nobody_was_told_of_is_called_off(api: ApiBench, monkeypatc
 
     create(api, status=507)
     follow(api)
+    kept = [path for path in (api.settings.home / "images").rglob("job_*") if path.is_file()]
 
     (left,) = api.get("/v1/batches").json["data"]  # type: ignore[index]
-    assert (left["status"], left["counts"]["canceled"]) == ("canceled", 2)
+    assert (left["status"], left["counts"]["canceled"], len(kept)) == ("canceled", 2, 2)
 
 
 def test_a_batch_with_a_key_waits_for_the_rest(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +253,14 @@ def test_a_dry_run_tells_what_it_may_cost(api: ApiBench, redis_client: Redis, bi
 
     assert (told["calls"], told["cost_at_most"]) == (2, cost)
     assert told["estimated_completion_at"] is not None
+
+
+def test_a_retry_that_is_no_json_is_refused(api: ApiBench) -> None:
+    batch = create(api)
+
+    answer = api.call("POST", f"/v1/batches/{batch['id']}/retry", data=b"{", content_type="application/json")
+
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")  # type: ignore[index]
 
 
 def test_a_dry_run_keeps_nothing_and_tells_what_would_be(api: ApiBench) -> None:

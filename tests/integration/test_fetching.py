@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Network
 from typing import Any
@@ -11,9 +12,9 @@ from redis import Redis
 from sqlalchemy import Engine, select
 
 from shared.database.engine import transaction
-from shared.database.jobs import Job
+from shared.database.jobs import Job, claim_job
 from shared.database.tables import jobs
-from shared.domain.job import JobErrorCode, JobStatus
+from shared.domain.job import JobErrorCode, JobStatus, WaitingOn
 from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.factories import make_picture
@@ -128,3 +129,15 @@ def test_a_private_address_is_not_called(
 
     ended = bench.read(job.id)
     assert (ended.status, ended.error_code, asked) == (JobStatus.FAILED, JobErrorCode.IMAGE_URL_REFUSED, [])
+
+
+def test_addresses_do_not_wait_for_one_another(bench: Bench, host: tuple[str, list[str]]) -> None:
+    service = bench.service(FakeProvider())
+    first, second = (named(bench, f"{host[0]}/card.jpg", cache=True) for _ in range(2))
+    now = bench.clock()
+    with transaction(bench.engine) as connection:
+        claim_job(connection, first.id, token="t", worker="w", now=now, lease_until=now + timedelta(minutes=1))
+
+    service.run_attempt(second.id)
+
+    assert (bench.read(second.id).waiting_on, host[1]) == (WaitingOn.WORKER, ["/card.jpg"])

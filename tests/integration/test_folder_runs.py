@@ -258,3 +258,14 @@ def test_what_cannot_be_saved_is_told_before_anything_is_sent(
 ) -> None:
     with pytest.raises(CommandError, match=r"must end with|is no folder"):
         FolderRun(client_of(api), scans, tmp_path / out, console=QUIET)
+
+
+def test_a_file_changed_while_its_answer_was_lost_says_what_to_do(api: ApiBench, scans: Path, tmp_path: Path) -> None:
+    pictures, out = find_pictures(scans, recursive=True), tmp_path / "out.csv"
+    with suppress(ApiUnreachableError):
+        loses = client_of(api, lambda request, number: "lose the answer" if number == 2 else None)
+        FolderRun(loses, scans, out, console=QUIET).hand_over(pictures, FIELDS)
+    (scans / "a.jpg").write_bytes(make_picture((777, 400)))
+
+    with pytest.raises(CommandError, match=r"a\.jpg.*Delete"):
+        FolderRun(client_of(api), scans, out, console=QUIET).hand_over(pictures, FIELDS)

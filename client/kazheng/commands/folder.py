@@ -9,7 +9,6 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.text import Text
 from kazheng.batches import PORTION_BYTES, PORTION_IMAGES, Batch, NamedImage
 from kazheng.client import Client
 from kazheng.commands.failures import CommandError
-from kazheng.errors import ApiUnreachableError
+from kazheng.errors import ApiError, ApiUnreachableError
 from kazheng.models import json_number
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif")
@@ -162,10 +161,22 @@ class FolderRun:
                 ]
                 if images:
                     key = f"{self.state.key}-{self.state.sent}"
-                    self._client.batches.add(self.state.batch_id, images, idempotency_key=key)
+                    self._send(images, key)
                 self.state.sent += 1
                 self._save()
                 progress.advance(task, len(names))
+
+    def _send(self, images: Sequence[NamedImage], key: str) -> None:
+        try:
+            self._client.batches.add(self.state.batch_id or "", images, idempotency_key=key)
+        except ApiError as error:
+            if error.code != "idempotency_key_reused":
+                raise
+            names = ", ".join(image.name for image in images[:3])
+            raise CommandError(
+                f"Files were changed after they were sent and before the answer came ({names}, …). Delete"
+                f" {self._state_path} to begin anew: what was read before is not paid again."
+            ) from error
 
     def close(self) -> Batch:
         """Let the batch take no more: all is handed over.
@@ -243,10 +254,15 @@ def watch(client: Client, batch: Batch, console: Console, *, sleep: Any) -> Batc
                 return batch
             sleep(_PATIENCE_SECONDS if away else _POLL_SECONDS)
             away = True
-            with suppress(ApiUnreachableError):
+            try:
                 batch = client.batches.get(batch.id)
                 pace = _pace_of(client.quotas())
                 away = False
+            except ApiUnreachableError:
+                continue
+            except ApiError as error:
+                if not error.retryable:
+                    raise
 
 
 def _pace_of(quotas: Sequence[Mapping[str, Any]]) -> str:
