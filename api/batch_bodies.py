@@ -22,7 +22,7 @@ from werkzeug.formparser import FormDataParser
 from api.archives import read_archive
 from api.batch_items import RawItem, Refusal, short_name
 from api.batch_schemas import MOST_INLINE_ITEMS, BatchFields, ItemFields, ItemRequest
-from api.bodies import decode_image, expand, in_memory
+from api.bodies import decode_image, expand, in_memory, limit_body, read_body
 from api.manifests import read_csv, read_json_lines
 from api.problems import MalformedBodyError
 from api.validation import field_errors, pointer, single_values, unknown_field, validate
@@ -76,7 +76,7 @@ def read_batch(request: Request, settings: Settings) -> Iterator[BatchSubmission
 def _read_batch(request: Request, settings: Settings, files: ExitStack) -> BatchSubmission:
     media_type = request.mimetype
     if media_type == "application/json":
-        body = _read_body(request, settings.max_batch_bytes)
+        body = read_body(request, settings.max_batch_bytes, _too_large(settings.max_batch_bytes))
         values = _object(body)
         fields = _batch_fields({name: value for name, value in values.items() if name != "items"})
         return BatchSubmission(fields, _inline_items(values.get("items", []), fields, settings), _sha256(body))
@@ -112,7 +112,7 @@ def read_items(request: Request, fields: BatchFields, settings: Settings) -> Bat
         return BatchSubmission(fields, items, sha256)
     if request.mimetype != "application/json":
         raise UnsupportedMediaTypeError("Send more items as application/json or multipart/form-data.")
-    body = _read_body(request, settings.max_batch_bytes)
+    body = read_body(request, settings.max_batch_bytes, _too_large(settings.max_batch_bytes))
     values = _object(body)
     strangers = [FieldError(pointer(name), "is unknown; known: items") for name in values if name != "items"]
     if strangers:
@@ -148,22 +148,6 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_body(request: Request, most: int) -> bytes:
-    _limit(request, most)
-    body = request.get_data(cache=False)
-    if len(body) > most:
-        raise _too_large(most)
-    if request.content_length not in (None, len(body)):
-        raise MalformedBodyError("The body is shorter than announced.")
-    return body
-
-
-def _limit(request: Request, most: int) -> None:
-    if request.content_length is not None and request.content_length > most:
-        raise _too_large(most)
-    request.max_content_length = most + 1
-
-
 def _too_large(most: int) -> BodyTooLargeError:
     return BodyTooLargeError(
         f"The body has more than {most} bytes. Send fewer images at a time into an open batch, or a ZIP."
@@ -172,7 +156,7 @@ def _too_large(most: int) -> BodyTooLargeError:
 
 def _to_disk(request: Request, file: IO[bytes], most: int) -> str:
     """Write the body to a file; its hash."""
-    _limit(request, most)
+    limit_body(request, most, _too_large(most))
     digest, size = hashlib.sha256(), 0
     while chunk := request.stream.read(_CHUNK):
         size += len(chunk)
@@ -254,7 +238,7 @@ def _inline_item(item: ItemRequest, settings: Settings) -> RawItem:
 def _read_files(request: Request, settings: Settings) -> tuple[dict[str, Any], list[RawItem], str]:
     if request.args:
         raise InvalidRequestError([FieldError(pointer(name), "belongs in the body") for name in request.args])
-    _limit(request, settings.max_batch_bytes)
+    limit_body(request, settings.max_batch_bytes, _too_large(settings.max_batch_bytes))
     parser = FormDataParser(
         stream_factory=in_memory,
         max_form_memory_size=_FORM_BYTES,

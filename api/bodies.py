@@ -26,6 +26,7 @@ from shared.domain.errors import (
     ImageMissingError,
     ImageTooLargeError,
     InvalidRequestError,
+    RequestError,
     UnsupportedMediaTypeError,
 )
 from shared.image_headers import check_size
@@ -75,11 +76,15 @@ def _expect_no_query(request: Request) -> None:
         raise InvalidRequestError([FieldError(pointer(name), detail) for name in list(request.args)[:_MOST_PARTS]])
 
 
-def _limit_body(request: Request, max_bytes: int, max_image_bytes: int) -> None:
-    """Refuse a body by its announced size, and stop reading one that has none at the same point."""
-    if request.content_length is not None and request.content_length > max_bytes:
-        raise _too_large(max_image_bytes)
-    request.max_content_length = max_bytes + 1  # the stream ends there without a word: one more byte tells
+def limit_body(request: Request, most: int, too_large: RequestError) -> None:
+    """Refuse a body by its announced size, and stop reading one that has none at the same point.
+
+    Raises:
+        RequestError: `too_large`.
+    """
+    if request.content_length is not None and request.content_length > most:
+        raise too_large
+    request.max_content_length = most + 1  # the stream ends there without a word: one more byte tells
 
 
 def _too_large(max_image_bytes: int) -> ImageTooLargeError:
@@ -88,11 +93,17 @@ def _too_large(max_image_bytes: int) -> ImageTooLargeError:
     )
 
 
-def _read_body(request: Request, max_bytes: int, max_image_bytes: int) -> bytes:
-    _limit_body(request, max_bytes, max_image_bytes)
+def read_body(request: Request, most: int, too_large: RequestError) -> bytes:
+    """All of a body, if it has no more bytes than this.
+
+    Raises:
+        MalformedBodyError: it was cut off.
+        RequestError: `too_large`.
+    """
+    limit_body(request, most, too_large)
     body = request.get_data(cache=False)
-    if len(body) > max_bytes:
-        raise _too_large(max_image_bytes)
+    if len(body) > most:
+        raise too_large
     if request.content_length not in (None, len(body)):
         raise MalformedBodyError("The body is shorter than announced.")
     return body
@@ -100,13 +111,13 @@ def _read_body(request: Request, max_bytes: int, max_image_bytes: int) -> bytes:
 
 def _read_raw(request: Request, max_image_bytes: int) -> Submission:
     fields = validate_job_fields(expand(single_values(request.args)), JobFields)
-    content = _read_body(request, max_image_bytes, max_image_bytes)
+    content = read_body(request, max_image_bytes, _too_large(max_image_bytes))
     check_size(len(content), max_image_bytes)
     return Submission(fields, content)
 
 
 def _read_json(request: Request, max_image_bytes: int) -> Submission:
-    body = _read_body(request, (max_image_bytes + 2) // 3 * 4 + _FIELDS_BYTES, max_image_bytes)
+    body = read_body(request, (max_image_bytes + 2) // 3 * 4 + _FIELDS_BYTES, _too_large(max_image_bytes))
     try:
         values = from_json(body, allow_inf_nan=False, cache_strings="none")
     except ValueError:
@@ -158,7 +169,7 @@ def in_memory(*_: Any, **__: Any) -> IO[bytes]:
 
 
 def _read_multipart(request: Request, max_image_bytes: int) -> Submission:
-    _limit_body(request, max_image_bytes + _FIELDS_BYTES, max_image_bytes)
+    limit_body(request, max_image_bytes + _FIELDS_BYTES, _too_large(max_image_bytes))
     parser = FormDataParser(
         stream_factory=in_memory, max_form_memory_size=_FIELDS_BYTES, max_form_parts=_MOST_PARTS, silent=False
     )

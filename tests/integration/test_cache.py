@@ -18,7 +18,7 @@ from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.factories import make_client, make_picture
 from tests.fakes import FakeProvider, recognition
-from tests.integration.test_recognition import Bench
+from tests.integration.recognition_bench import Bench
 from worker.recognition import RecognitionService
 
 

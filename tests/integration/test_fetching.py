@@ -19,7 +19,7 @@ from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.factories import make_picture
 from tests.fakes import FakeProvider
-from tests.integration.test_recognition import Bench
+from tests.integration.recognition_bench import Bench
 
 PICTURE = make_picture()
 NO_IMAGE: dict[str, Any] = dict.fromkeys(

@@ -13,8 +13,8 @@ from shared.domain.retry import FailureKind
 from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.fakes import FakeProvider, recognition
+from tests.integration.recognition_bench import Bench
 from tests.integration.test_parking import run, stops
-from tests.integration.test_recognition import Bench
 
 NO_CONNECTION = ProviderError(FailureKind.UNREACHABLE, "refused", called=False, answered=False)
 SILENT = ProviderError(FailureKind.RETRY_SOON, "timeout", upstream_code="timeout", answered=False)

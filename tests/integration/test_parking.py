@@ -20,7 +20,7 @@ from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.factories import make_account
 from tests.fakes import FakeProvider, recognition
-from tests.integration.test_recognition import Bench
+from tests.integration.recognition_bench import Bench
 
 USED_UP = ProviderError(FailureKind.QUOTA_USED_UP, "error 17", upstream_code="17")
 ALL_USED_UP = ProviderError(FailureKind.TOTAL_USED_UP, "error 19", upstream_code="19")

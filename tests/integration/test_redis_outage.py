@@ -12,7 +12,7 @@ from shared.limits.connection import connect
 from shared.settings import Settings
 from shared.storage import ImageStore
 from tests.fakes import FakeProvider
-from tests.integration.test_recognition import Bench
+from tests.integration.recognition_bench import Bench
 
 
 def test_a_job_is_held_while_redis_is_away_and_called_when_it_is_back(
