@@ -37,7 +37,8 @@ from shared.domain.errors import (
     UnsupportedMediaTypeError,
 )
 from shared.domain.job import JobErrorCode
-from shared.outbound import check_url
+from shared.image_urls import check_image_url
+from shared.outbound import OutboundPolicy
 from shared.settings import Settings
 
 _CHUNK = 1 << 16
@@ -229,7 +230,7 @@ def _inline_item(item: ItemRequest, settings: Settings) -> RawItem:
         except ImageError as error:
             return RawItem(refusal=Refusal(JobErrorCode(error.code), str(error)), said=said, name=name)
     try:
-        check_url(item.image_url or "", allow_http=settings.outbound_allow_http)
+        check_image_url(item.image_url or "", OutboundPolicy.of(settings))
     except ImageUrlRefusedError as error:
         return RawItem(refusal=Refusal(JobErrorCode.IMAGE_URL_REFUSED, str(error)), said=said, name=name)
     return RawItem(image_url=item.image_url, said=said, name=name)

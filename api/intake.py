@@ -35,8 +35,9 @@ from shared.domain.errors import (
 from shared.domain.job import Lane
 from shared.ids import new_id
 from shared.image_headers import ImageHeader, check_size, read_header
+from shared.image_urls import fetch_image
 from shared.metrics import JOBS_ACCEPTED
-from shared.outbound import OutboundPolicy, fetch_image
+from shared.outbound import OutboundPolicy
 from shared.queues import Publisher, QueueName
 from shared.settings import Settings
 from shared.storage import ImageStore, image_key

@@ -78,7 +78,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         publisher=Publisher(settings),
         redis=redis,
         settings=settings,
-        policy=OutboundPolicy(settings.outbound_allowed_networks, allow_http=settings.outbound_allow_http),
+        policy=OutboundPolicy.of(settings),
         clock=clock,
     )
     outlooks = Outlooks(engine, redis, settings)

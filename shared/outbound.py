@@ -1,4 +1,4 @@
-"""HTTP to addresses that clients gave us.
+"""HTTP to addresses that clients gave us: images are fetched from some, events delivered to others.
 
 The host's name is resolved once, every address it has is checked, and the very address that was checked is the one
 connected to: a name that resolves differently a moment later gains nothing. Name and TLS server name stay the client's,
@@ -11,27 +11,28 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager
 
-from shared.domain.errors import ImageTooLargeError, ImageUrlFailedError, ImageUrlRefusedError
+from shared.settings import Settings
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 _CONNECT_SECONDS = 3.0
-_CHUNK = 65_536
 # Global to some version of Python's `ipaddress`, yet not to be called: NAT64 (RFC 6052, RFC 8215), which embeds an
 # IPv4 address that may be private; site-local (RFC 3879); documentation (RFC 9637); 6to4 relays (RFC 7526).
 _REFUSED: tuple[Network, ...] = (
@@ -49,10 +50,17 @@ class OutboundPolicy:
 
     allowed_networks: tuple[Network, ...] = ()
     allow_http: bool = False
+    ca_file: Path | None = None
+    """Certificates of authorities that are trusted instead of the public ones."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What the operator has set."""
+        return cls(settings.outbound_allowed_networks, settings.outbound_allow_http, settings.outbound_ca_file)
 
 
 class AddressRefusedError(Exception):
-    """The name stands for an address that may not be called."""
+    """The address may not be called; the message says why, without its subject."""
 
 
 def is_public(address: Address, allowed: tuple[Network, ...] = ()) -> bool:
@@ -82,14 +90,35 @@ def resolve(host: str, port: int, allowed: tuple[Network, ...]) -> list[Any]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, place in found:
         if not is_public(ip_address(str(place[0]).partition("%")[0]), allowed):
-            raise AddressRefusedError("the address is not public")
+            raise AddressRefusedError("stands for an address that is not public.")
     return found
 
 
+def _resolve_until(host: str, port: int, allowed: tuple[Network, ...], deadline: float) -> list[Any]:
+    """`resolve`, given up at an instant by `time.monotonic`: a name server may take half a minute to say nothing."""
+    answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(resolve(host, port, allowed))
+        except Exception as error:  # noqa: BLE001 - raised by who waits for it
+            answers.put(error)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+    except Empty:
+        raise OSError("the name was not resolved in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 class _Door:
-    """Opens the sockets of one exchange, to checked addresses only, and can shut them all."""
+    """Opens sockets to checked addresses only, and can shut them all."""
 
     def __init__(self, allowed: tuple[Network, ...]) -> None:
+        self.deadline = float("inf")
         self._allowed = allowed
         self._lock = threading.Lock()
         self._opened: list[socket.socket] = []
@@ -97,10 +126,10 @@ class _Door:
 
     def connect(self, host: str, port: int) -> socket.socket:
         failure: OSError = OSError("no address")
-        for family, kind, protocol, _, place in resolve(host, port, self._allowed):
+        for family, kind, protocol, _, place in _resolve_until(host, port, self._allowed, self.deadline):
             opened = socket.socket(family, kind, protocol)
             try:
-                opened.settimeout(_CONNECT_SECONDS)
+                opened.settimeout(min(_CONNECT_SECONDS, max(0.001, self.deadline - time.monotonic())))
                 opened.connect(place)
                 self._remember(opened)
             except OSError as error:
@@ -176,94 +205,97 @@ def _open(door: _Door, connection: HTTPConnection) -> socket.socket:
         raise NewConnectionError(connection, type(error).__name__) from error
 
 
-@contextmanager
-def guarded_session(allowed: tuple[Network, ...], *, deadline_seconds: float) -> Iterator[requests.Session]:
-    """A session for one exchange: checked addresses, no environment, and an end after so many seconds."""
-    door = _Door(allowed)
-    watchdog = threading.Timer(deadline_seconds, door.shut)
-    watchdog.daemon = True
-    watchdog.start()
-    session = requests.Session()
-    session.trust_env = False
-    adapter = _CheckedAdapter(door)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    try:
-        yield session
-    finally:
-        watchdog.cancel()
-        session.close()
-        door.close()
+class GuardedSession:
+    """Exchanges with one host after another, over connections that are kept; for one thread.
+
+    Checked addresses, no proxy or credential of the environment, no redirect, no second try. After an exchange that
+    ran into its deadline the session is spent: open another.
+    """
+
+    def __init__(self, policy: OutboundPolicy) -> None:
+        """Nothing is connected yet."""
+        self._door = _Door(policy.allowed_networks)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = str(policy.ca_file) if policy.ca_file else True
+        adapter = _CheckedAdapter(self._door)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+
+    @contextmanager
+    def exchange(
+        self, method: str, url: str, *, deadline_seconds: float, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Iterator[requests.Response]:
+        """One request; its answer is read inside of the block, whose end is that of the exchange.
+
+        A socket shut in the middle can look like the end of an answer: compare the clock before it is called one.
+
+        Raises:
+            AddressRefusedError: the address may not be called.
+            requests.RequestException, urllib3.exceptions.HTTPError, OSError: no answer, or not all of it.
+        """
+        self._door.deadline = time.monotonic() + deadline_seconds
+        watchdog = threading.Timer(deadline_seconds, self._door.shut)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=dict(headers),
+                timeout=(_CONNECT_SECONDS, deadline_seconds),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                yield response
+        finally:
+            watchdog.cancel()
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._session.close()
+        self._door.close()
 
 
-def check_url(url: str, *, allow_http: bool) -> SplitResult:
-    """The parts of a URL that may be called, as far as its text tells.
+def check_url(url: str, policy: OutboundPolicy) -> SplitResult:
+    """The parts of a URL that may be called, as far as its text tells; no name is resolved.
 
     Raises:
-        ImageUrlRefusedError: it may not.
+        AddressRefusedError: it may not.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ImageUrlRefusedError("image_url is no URL.") from None
-    schemes = ("https", "http") if allow_http else ("https",)
+        raise AddressRefusedError("is no URL.") from None
+    schemes = ("https", "http") if policy.allow_http else ("https",)
     if parts.scheme not in schemes:
-        raise ImageUrlRefusedError(f"image_url must begin with {' or '.join(f'{name}://' for name in schemes)}.")
-    if not parts.hostname or not url.isascii() or any(char.isspace() for char in url):
-        raise ImageUrlRefusedError("image_url has no host, or characters that must be percent-encoded.")
+        raise AddressRefusedError(f"must begin with {' or '.join(f'{name}://' for name in schemes)}.")
+    if not parts.hostname or not url.isascii() or any(char.isspace() or not char.isprintable() for char in url):
+        raise AddressRefusedError("has no host, or characters that must be percent-encoded.")
     if parts.username is not None or parts.password is not None:
-        raise ImageUrlRefusedError("image_url must not hold credentials.")
+        raise AddressRefusedError("must not hold credentials.")
     if port is not None and port < 1024 and port not in (80, 443):
-        raise ImageUrlRefusedError("image_url names a port that is not for HTTP.")
+        raise AddressRefusedError("names a port that is not for HTTP.")
+    _check_number(parts.hostname, policy.allowed_networks)
     return parts
 
 
-def fetch_image(url: str, policy: OutboundPolicy, *, max_bytes: int, deadline_seconds: float) -> bytes:
-    """The bytes behind a URL that a client gave us.
-
-    Raises:
-        ImageUrlRefusedError: the address may not be called.
-        ImageUrlFailedError: it did not give the bytes, all of them, in time.
-    """
-    check_url(url, allow_http=policy.allow_http)
-    give_up_at = time.monotonic() + deadline_seconds
-    headers = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "kazheng"}
+def _check_number(host: str, allowed: tuple[Network, ...]) -> None:
+    """Refuse a host that is an address in some spelling, or this machine's own name, if that may not be called."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761
+        name = "127.0.0.1"
+    if ":" not in name and not name.rsplit(".", 1)[-1][:1].isdigit():
+        return
     try:
-        with (
-            guarded_session(policy.allowed_networks, deadline_seconds=deadline_seconds) as session,
-            session.get(
-                url,
-                headers=headers,
-                timeout=(_CONNECT_SECONDS, deadline_seconds),
-                allow_redirects=False,
-                stream=True,
-            ) as response,
-        ):
-            content = _read(response, max_bytes)
-    except AddressRefusedError:
-        raise ImageUrlRefusedError("image_url stands for an address that is not public.") from None
-    except (requests.RequestException, HTTPError, OSError) as error:
-        if time.monotonic() >= give_up_at:
-            raise ImageUrlFailedError("The host of image_url did not send the image in time.") from None
-        detail = f"The host of image_url could not be reached ({type(error).__name__})."
-        raise ImageUrlFailedError(detail) from None
-    # A socket shut in the middle can look like the end of an answer without a length.
-    if time.monotonic() >= give_up_at:
-        raise ImageUrlFailedError("The host of image_url did not send the image in time.")
-    return content
-
-
-def _read(response: requests.Response, max_bytes: int) -> bytes:
-    if response.status_code != requests.codes.ok:
-        hint = " Redirects are not followed: give the final address." if response.is_redirect else ""
-        raise ImageUrlFailedError(f"The host of image_url answered HTTP {response.status_code}.{hint}")
-    content = bytearray()
-    while chunk := response.raw.read(_CHUNK, decode_content=False):
-        content += chunk
-        if len(content) > max_bytes:
-            raise ImageTooLargeError(f"The image behind image_url has more than {max_bytes} bytes. Scale it down.")
-    length = response.headers.get("Content-Length", "")
-    if length.isdigit() and int(length) != len(content):
-        raise ImageUrlFailedError("The host of image_url cut the image off.")
-    return bytes(content)
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        raise AddressRefusedError("has a host that is neither a name nor an address.") from None
+    if not all(is_public(ip_address(str(place[0]).partition("%")[0]), allowed) for *_, place in found):
+        raise AddressRefusedError("stands for an address that is not public.")

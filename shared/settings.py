@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         (), description="private networks that client-given URLs may reach, comma separated"
     )
     outbound_allow_http: bool = Field(False, description="allow http:// (not only https://) in client-given URLs")
+    outbound_ca_file: Path | None = Field(
+        None, description="certificates (PEM) that hosts of client-given URLs are checked by; unset: public authorities"
+    )
 
     # Workers
     worker_threads: int = Field(32, ge=1, le=512, description="jobs one worker process holds at a time")

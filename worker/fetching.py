@@ -20,7 +20,8 @@ from shared.domain.errors import (
 from shared.domain.job import JobErrorCode
 from shared.domain.retry import FailureKind
 from shared.image_headers import check_size, read_header
-from shared.outbound import OutboundPolicy, fetch_image
+from shared.image_urls import fetch_image
+from shared.outbound import OutboundPolicy
 from shared.settings import Settings
 from shared.storage import ImageStore, image_key
 from worker.settlement import Claimed
@@ -37,7 +38,7 @@ class ImageFetcher:
         self._engine = engine
         self._store = store
         self._settings = settings
-        self._policy = OutboundPolicy(settings.outbound_allowed_networks, allow_http=settings.outbound_allow_http)
+        self._policy = OutboundPolicy.of(settings)
         self._clock = clock
 
     def fetch(self, claimed: Claimed) -> None:

@@ -12,6 +12,7 @@ from shared.database.jobs import Job, get_job, get_result
 from shared.database.recovery import find_abandoned, take_back
 from shared.database.tables import attempts
 from shared.domain.retry import RetryPolicy
+from shared.images import load_formats
 from shared.limits import keys
 from shared.limits.permits import Limiter
 from shared.limits.spread import SpreadMeter
@@ -36,6 +37,7 @@ class Bench:
     """A recognition service with everything around it that a test wants to see."""
 
     def __init__(self, settings: Settings, engine: Engine, redis: Redis, store: ImageStore) -> None:
+        load_formats(settings.max_image_pixels)
         self.engine, self.redis, self.store, self.settings = engine, redis, store, settings
         self.clock = FakeClock()
         self.stopping = threading.Event()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from shared.domain.errors import ImageTooLargeError, ImageUrlFailedError, ImageUrlRefusedError
-from shared.outbound import OutboundPolicy, fetch_image, is_public
+from shared.image_urls import fetch_image
+from shared.outbound import OutboundPolicy, is_public
 
 LOOPBACK = OutboundPolicy((ip_network("127.0.0.0/8"),), allow_http=True)
 
