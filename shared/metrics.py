@@ -21,6 +21,8 @@ PUBLISH_FAILURES = Counter("kazheng_publish_failures_total", "Messages the broke
 SWEPT = Counter("kazheng_swept_total", "Jobs whose message or worker the sweeper found lost", ["reason"])
 POISONED = Counter("kazheng_poisoned_total", "Jobs given up because workers died preparing them")
 CACHE_HITS = Counter("kazheng_cache_hits_total", "Jobs answered from an earlier, equal one", ["document_type"])
+DELIVERIES = Counter("kazheng_deliveries_total", "Attempts to deliver an event", ["verdict"])
+DELIVERY_SECONDS = Histogram("kazheng_delivery_seconds", "Time of an attempt to deliver", buckets=_SECONDS)
 REQUESTS = Counter("kazheng_http_requests_total", "Requests served", ["route", "method", "status"])
 REQUEST_SECONDS = Histogram("kazheng_http_request_seconds", "Time of a request", ["route"], buckets=_SECONDS)
 

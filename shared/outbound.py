@@ -252,14 +252,18 @@ class GuardedSession:
         finally:
             watchdog.cancel()
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+        self._door.close()
+
     def __enter__(self) -> Self:
         """The session itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the connections."""
-        self._session.close()
-        self._door.close()
+        self.close()
 
 
 def check_url(url: str, policy: OutboundPolicy) -> SplitResult:

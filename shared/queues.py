@@ -39,8 +39,12 @@ class TaskName(StrEnum):
     """Run the next attempt of a job."""
     SWEEP = "kazheng.sweep"
     """Put jobs back in line whose message or worker is gone, and end those past their time."""
+    DELIVER = "kazheng.deliver"
+    """Send an endpoint what is due for it."""
+    WATCH_QUOTAS = "kazheng.watch_quotas"
+    """Tell clients of quotas that are nearly used up."""
     PURGE = "kazheng.purge"
-    """Forget idempotency keys past their time, and erase images that nobody owns any more."""
+    """Forget keys, events and endpoints past their time, and erase images that nobody owns any more."""
     FOLLOW = "kazheng.follow"
     """Tell how far batches have come, and complete those whose items are all final."""
 

@@ -63,6 +63,8 @@ def make_celery(settings: Settings) -> Celery:
             TaskName.SWEEP.value: {"queue": QueueName.MAINTENANCE.value},
             TaskName.PURGE.value: {"queue": QueueName.MAINTENANCE.value},
             TaskName.FOLLOW.value: {"queue": QueueName.MAINTENANCE.value},
+            TaskName.WATCH_QUOTAS.value: {"queue": QueueName.MAINTENANCE.value},
+            TaskName.DELIVER.value: {"queue": QueueName.WEBHOOKS.value},
         },
         beat_schedule=beat_schedule(),
         beat_max_loop_interval=5,

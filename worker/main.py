@@ -9,6 +9,7 @@ from prometheus_client import start_http_server
 
 from shared.log import configure_logging
 from shared.metrics import metrics_registry
+from shared.queues import QueueName
 from shared.settings import Settings
 from worker.app import make_celery
 from worker.services import install_services, services
@@ -38,6 +39,8 @@ def _feed(**_: Any) -> None:
     """Every worker process feeds, so that the lines move while any of them lives."""
     built = services()
     threading.Thread(target=built.feeder.run, args=(built.stopping,), name="feeder", daemon=True).start()
+    if QueueName.WEBHOOKS in app.amqp.queues.consume_from:
+        threading.Thread(target=built.courier.run, args=(built.stopping,), name="courier", daemon=True).start()
     # Runs to the end of the process: a call that outlasts the order to stop must not be stolen.
     threading.Thread(target=built.leases.run, args=(threading.Event(),), name="leases", daemon=True).start()
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from shared.clock import Clock
 from shared.database import recovery as rows
+from shared.database.delivery_log import sweep_endpoints, sweep_events
 from shared.database.engine import transaction
 from shared.database.idempotency import purge_keys
 from shared.database.jobs import forget_image
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 SILENCE = timedelta(seconds=20)
 MOST_CRASHES = 3
 _MOST_AT_ONCE = 200
+_MOST_EVENTS_AT_ONCE = 1_000
 _ORPHANS = "orphans"
 # An intake that takes longer has lost its client long ago.
 _ORPHAN_AGE = timedelta(days=1)
@@ -44,9 +46,19 @@ _ORPHAN_AGE = timedelta(days=1)
 class RecoveryService:
     """Finds what was lost, and mends it."""
 
-    def __init__(self, *, engine: Engine, redis: Redis, publisher: Publisher, store: ImageStore, clock: Clock) -> None:
-        """Take its parts."""
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        redis: Redis,
+        publisher: Publisher,
+        store: ImageStore,
+        clock: Clock,
+        event_life: timedelta = timedelta(days=30),
+    ) -> None:
+        """Take its parts; `event_life`: how long events and deliveries are kept."""
         self._engine = engine
+        self._event_life = event_life
         self._redis = redis
         self._publisher = publisher
         self._store = store
@@ -135,18 +147,29 @@ class RecoveryService:
         return silent_since if self._forgot_at is None else max(silent_since, self._forgot_at)
 
     def purge(self) -> int:
-        """Forget what is past its time: idempotency keys, images of erased jobs, images without a job; how much.
+        """Forget what is past its time: keys, events, endpoints, images of erased jobs, images without a job; how much.
 
         Raises:
             DatabaseUnavailableError: Postgres is away.
         """
         with transaction(self._engine) as connection:
             purged = purge_keys(connection, self._clock())
+        purged += self._sweep_events()
         try:
             return purged + self._finish_erasures() + self._erase_orphans()
         except StorageUnavailableError:
             log.warning("purge_cut_short")
             return purged
+
+    def _sweep_events(self) -> int:
+        before, swept = self._clock() - self._event_life, 0
+        while True:
+            with transaction(self._engine) as connection:
+                portion = sweep_events(connection, before, most=_MOST_EVENTS_AT_ONCE)
+                portion += sweep_endpoints(connection, most=_MOST_EVENTS_AT_ONCE)
+            swept += portion
+            if portion < _MOST_EVENTS_AT_ONCE:
+                return swept
 
     def _finish_erasures(self) -> int:
         with transaction(self._engine) as connection:

@@ -6,6 +6,7 @@ from shared.queues import TaskName
 
 _SWEEP_SECONDS = 5.0
 _FOLLOW_SECONDS = 2.0
+_WATCH_SECONDS = 30.0
 _PURGE_SECONDS = 3600.0
 
 
@@ -21,6 +22,11 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
             "task": TaskName.FOLLOW.value,
             "schedule": _FOLLOW_SECONDS,
             "options": {"expires": _FOLLOW_SECONDS * 2},
+        },
+        "watch-quotas": {
+            "task": TaskName.WATCH_QUOTAS.value,
+            "schedule": _WATCH_SECONDS,
+            "options": {"expires": _WATCH_SECONDS},
         },
         "purge": {"task": TaskName.PURGE.value, "schedule": _PURGE_SECONDS, "options": {"expires": _PURGE_SECONDS}},
     }

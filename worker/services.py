@@ -23,12 +23,14 @@ from shared.storage import make_store
 from worker.accounts import AccountPool
 from worker.batches import BatchFollower
 from worker.decoding import ImagePreparer
+from worker.deliveries import Courier, DeliveryService
 from worker.feeding import Feeder
 from worker.fetching import ImageFetcher
 from worker.in_hand import ImageHandler
 from worker.leases import LeaseKeeper
 from worker.providers.baidu import BaiduProvider
 from worker.providers.protocol import Provider
+from worker.quota_watch import QuotaWatch
 from worker.recognition import RecognitionService
 from worker.recovery import RecoveryService
 from worker.settlement import Settlement
@@ -43,6 +45,9 @@ class Services:
     batches: BatchFollower
     leases: LeaseKeeper
     feeder: Feeder
+    quotas: QuotaWatch
+    deliveries: DeliveryService
+    courier: Courier
     stopping: threading.Event
 
 
@@ -125,10 +130,20 @@ def build_services(settings: Settings) -> Services:
         leases=leases,
         cache_life=timedelta(days=settings.cache_days),
     )
-    recovery = RecoveryService(engine=engine, redis=redis, publisher=publisher, store=store, clock=clock)
+    recovery = RecoveryService(
+        engine=engine,
+        redis=redis,
+        publisher=publisher,
+        store=store,
+        clock=clock,
+        event_life=timedelta(days=settings.event_days),
+    )
     feeder = Feeder(engine=engine, redis=redis, publisher=publisher, accounts=accounts, worker=process, clock=clock)
     batches = BatchFollower(engine=engine, clock=clock)
-    return Services(recognition, recovery, batches, leases, feeder, stopping)
+    quotas = QuotaWatch(engine=engine, clock=clock, zone=settings.quota_zone)
+    deliveries = DeliveryService(engine=engine, settings=settings, clock=clock, stopping=stopping)
+    courier = Courier(engine=engine, publisher=publisher, clock=clock)
+    return Services(recognition, recovery, batches, leases, feeder, quotas, deliveries, courier, stopping)
 
 
 def count_calls(engine: Engine, account_id: str, endpoint: str, day: date | None) -> int:

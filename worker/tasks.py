@@ -24,7 +24,19 @@ def follow() -> None:
     services().batches.follow()
 
 
+@shared_task(name=TaskName.DELIVER.value)
+def deliver(endpoint_id: str) -> None:
+    """Send an endpoint what is due for it."""
+    services().deliveries.deliver(endpoint_id)
+
+
+@shared_task(name=TaskName.WATCH_QUOTAS.value)
+def watch_quotas() -> None:
+    """Tell clients of quotas that are nearly used up."""
+    services().quotas.look()
+
+
 @shared_task(name=TaskName.PURGE.value)
 def purge() -> None:
-    """Forget idempotency keys past their time, and erase images that nobody owns any more."""
+    """Forget keys, events and endpoints past their time, and erase images that nobody owns any more."""
     services().recovery.purge()

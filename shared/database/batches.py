@@ -13,11 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from shared.database.events import record_ends, record_event
 from shared.database.history import JobEvent, remembering
 from shared.database.jobs import JOB_COLUMNS, Job, NewJob, ended_with, queued, to_job, visible
-from shared.database.tables import NO_BATCH, batches, events, jobs
+from shared.database.tables import NO_BATCH, batches, jobs
 from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
-from shared.ids import new_id
+from shared.domain.webhook import EventType
 
 RETRYABLE = tuple(code.value for code, (_, is_retryable) in JOB_ERRORS.items() if is_retryable)
 
@@ -48,6 +49,8 @@ class Batch:
     cache: bool
     item_count: int
     created_at: datetime
+    webhook_url: str | None = None
+    webhook_endpoint_id: str | None = None
     closed_at: datetime | None = None
     canceled_at: datetime | None = None
     completed_at: datetime | None = None
@@ -154,7 +157,10 @@ def insert_items(connection: Connection, new: Sequence[NewJob | BadItem], now: d
     statement = statement.on_conflict_do_nothing(
         index_elements=["batch_id", "item_number"], index_where=jobs.c.batch_id != NO_BATCH
     )
-    return set(connection.execute(statement.returning(jobs.c.item_number)).scalars())
+    added = set(connection.execute(statement.returning(jobs.c.item_number)).scalars())
+    bad = [item.job for item in new if isinstance(item, BadItem)]
+    record_ends(connection, [job.id for job in bad if job.item_number in added], now)
+    return added
 
 
 def _item_row(item: NewJob | BadItem, now: datetime) -> dict[str, Any]:
@@ -238,9 +244,11 @@ def cancel_waiting(connection: Connection, batch_id: str, now: datetime, *, most
         .scalar_subquery()
     )
     values = visible(**ended_with(JobStatus.CANCELED, JobErrorCode.CANCELED, now))
-    return list(
+    ended = list(
         connection.execute(update(jobs).where(jobs.c.id.in_(waiting)).values(values).returning(jobs.c.id)).scalars()
     )
+    record_ends(connection, ended, now)
+    return ended
 
 
 def retry_failed(connection: Connection, batch_id: str, now: datetime, *, only_retryable: bool, most: int) -> list[str]:
@@ -328,7 +336,7 @@ def tell_progress(connection: Connection, batch: Batch, counts: Counts, percent:
     """Record an event `batch.progress`, once for a percentage."""
     where = and_(batches.c.id == batch.id, batches.c.completed_at.is_(None), batches.c.told_percent < percent)
     if connection.execute(update(batches).where(where).values(told_percent=percent)).rowcount == 1:
-        _record(connection, "batch.progress", batch, counts, now)
+        _record(connection, EventType.BATCH_PROGRESS, batch, counts, now)
 
 
 def complete(connection: Connection, batch: Batch, counts: Counts, now: datetime) -> bool:
@@ -338,14 +346,14 @@ def complete(connection: Connection, batch: Batch, counts: Counts, now: datetime
     done = connection.execute(statement).one_or_none()
     if done is None:
         return False
-    _record(connection, "batch.completed" if done.canceled_at is None else "batch.canceled", batch, counts, now)
+    how = EventType.BATCH_COMPLETED if done.canceled_at is None else EventType.BATCH_CANCELED
+    _record(connection, how, batch, counts, now)
     return True
 
 
-def _record(connection: Connection, event_type: str, batch: Batch, counts: Counts, now: datetime) -> None:
+def _record(connection: Connection, event_type: EventType, batch: Batch, counts: Counts, now: datetime) -> None:
     data = {
         "batch_id": batch.id,
         "counts": {status.value: count for status, count in counts.by_status.items()} | {"total": counts.total},
     }
-    values = {"id": new_id("evt"), "client_id": batch.client_id, "type": event_type, "data": data, "created_at": now}
-    connection.execute(insert(events).values(**values))
+    record_event(connection, event_type, data, now, client_id=batch.client_id, batch_id=batch.id)

@@ -11,13 +11,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
+from shared.database.deliveries import forget_deliveries
 from shared.database.engine import commit_without_waiting
+from shared.database.events import record_ends, record_step
 from shared.database.history import JobEvent, remembering
 from shared.database.tables import NO_BATCH, jobs, results
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import FINAL_STATUSES, JOB_ERRORS, JobErrorCode, JobStatus, Lane, WaitingOn
+from shared.domain.webhook import EventType
 
 _FINAL = [status.value for status in FINAL_STATUSES]
+_PARKED = (WaitingOn.UPSTREAM_DAILY_QUOTA, WaitingOn.UPSTREAM_TOTAL_QUOTA, WaitingOn.PROVIDER_OUTAGE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class NewJob:
     item_number: int | None = None
     item_name: str | None = None
     image_url: str | None = None
+    webhook_url: str | None = None
+    webhook_endpoint_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Job:
     item_number: int | None
     item_name: str | None
     image_url: str | None
+    webhook_url: str | None
     image_key: str | None
     image_sha256: str | None
     image_bytes: int | None
@@ -221,7 +228,10 @@ def claim_job(
         .returning(*JOB_COLUMNS)
     )
     commit_without_waiting(connection)
-    return _to_optional_job(connection.execute(statement).one_or_none())
+    job = _to_optional_job(connection.execute(statement).one_or_none())
+    if job is not None and job.claim_count == 1:
+        record_step(connection, job_id, EventType.JOB_STARTED, now)
+    return job
 
 
 def ended_with(status: JobStatus, code: JobErrorCode, now: datetime, detail: str | None = None) -> dict[str, Any]:
@@ -274,7 +284,11 @@ def release_job(
             )
         )
     )
-    return connection.execute(statement).rowcount == 1
+    if connection.execute(statement).rowcount != 1:
+        return False
+    if waiting_on in _PARKED:
+        record_step(connection, job_id, EventType.JOB_PARKED, now)
+    return True
 
 
 def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetime, result: Mapping[str, Any]) -> bool:
@@ -284,6 +298,7 @@ def succeed_job(connection: Connection, job_id: str, token: str, *, now: datetim
     if connection.execute(statement).rowcount != 1:
         return False
     connection.execute(insert(results).values(**result))
+    record_ends(connection, [job_id], now)
     return True
 
 
@@ -305,7 +320,10 @@ def fail_job(
         failed_attempts=jobs.c.failed_attempts + int(count_failure),
     )
     statement = update(jobs).where(jobs.c.id == job_id, jobs.c.claim_token == token).values(values)
-    return connection.execute(statement).rowcount == 1
+    if connection.execute(statement).rowcount != 1:
+        return False
+    record_ends(connection, [job_id], now)
+    return True
 
 
 def cancel_job(connection: Connection, job_id: str, *, client_id: str, now: datetime) -> Job | None:
@@ -317,7 +335,10 @@ def cancel_job(connection: Connection, job_id: str, *, client_id: str, now: date
         .values(values)
         .returning(*JOB_COLUMNS)
     )
-    return _to_optional_job(connection.execute(statement).one_or_none())
+    canceled = _to_optional_job(connection.execute(statement).one_or_none())
+    if canceled is not None:
+        record_ends(connection, [job_id], now)
+    return canceled
 
 
 def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datetime) -> str | None:
@@ -332,10 +353,15 @@ def erase_job(connection: Connection, job_id: str, *, client_id: str, now: datet
     owned = and_(jobs.c.id == job_id, jobs.c.client_id == client_id)
     key = connection.execute(select(jobs.c.image_key).where(owned).with_for_update()).scalar_one_or_none()
     unfinished = {**UNCLAIMED, **ended_with(JobStatus.CANCELED, JobErrorCode.CANCELED, now)}
-    connection.execute(update(jobs).where(owned, jobs.c.status.not_in(_FINAL)).values(unfinished))
-    erased = visible(erased_at=now, client_reference_id=None, metadata={}, item_name=None, image_url=None)
+    is_ended = connection.execute(update(jobs).where(owned, jobs.c.status.not_in(_FINAL)).values(unfinished)).rowcount
+    erased = visible(
+        erased_at=now, client_reference_id=None, metadata={}, item_name=None, image_url=None, webhook_url=None
+    )
     connection.execute(update(jobs).where(owned, jobs.c.erased_at.is_(None)).values(erased))
     connection.execute(results.delete().where(results.c.job_id.in_(select(jobs.c.id).where(owned))))
+    forget_deliveries(connection, job_id, client_id=client_id, now=now)
+    if is_ended:
+        record_ends(connection, [job_id], now)
     return key
 
 

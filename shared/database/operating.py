@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
+from shared.database.events import record_ends
 from shared.database.history import JobEvent, remembering
 from shared.database.jobs import ended_with, visible
 from shared.database.tables import clients, jobs
@@ -58,4 +59,7 @@ def requeue_jobs(connection: Connection, wanted: Selection, now: datetime) -> in
 def fail_jobs(connection: Connection, wanted: Selection, now: datetime) -> int:
     """End waiting jobs as failed by the operator; how many."""
     values = visible(**ended_with(JobStatus.FAILED, JobErrorCode.FAILED_BY_OPERATOR, now))
-    return connection.execute(update(jobs).where(*wanted.conditions()).values(values)).rowcount
+    statement = update(jobs).where(*wanted.conditions()).values(values).returning(jobs.c.id)
+    ended = list(connection.execute(statement).scalars())
+    record_ends(connection, ended, now)
+    return len(ended)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.engine import commit_without_waiting
+from shared.database.events import record_ends
 from shared.database.history import JobEvent, remembering
 from shared.database.jobs import UNCLAIMED, ended_with, visible
 from shared.database.tables import chores, jobs
@@ -96,7 +97,11 @@ def take_back(connection: Connection, job: Abandoned, now: datetime, *, crashed:
     else:
         values |= {"status": JobStatus.QUEUED, "waiting_on": WaitingOn.WORKER, "not_before": None}
     where = jobs.c.id == job.id, jobs.c.claim_token == job.token, jobs.c.lease_until < now
-    return connection.execute(update(jobs).where(*where).values(**values)).rowcount == 1
+    if connection.execute(update(jobs).where(*where).values(**values)).rowcount != 1:
+        return False
+    if poisons:
+        record_ends(connection, [job.id], now)
+    return True
 
 
 def expire_due(connection: Connection, now: datetime, *, most: int) -> dict[str, str]:
@@ -111,7 +116,9 @@ def expire_due(connection: Connection, now: datetime, *, most: int) -> dict[str,
     )
     values = visible(**ended_with(JobStatus.EXPIRED, JobErrorCode.EXPIRED, now))
     ended = update(jobs).where(jobs.c.id.in_(due)).values(values).returning(jobs.c.id, jobs.c.document_type)
-    return {row.id: row.document_type for row in connection.execute(ended)}
+    expired = {row.id: row.document_type for row in connection.execute(ended)}
+    record_ends(connection, list(expired), now)
+    return expired
 
 
 def find_erasing(connection: Connection, *, most: int) -> list[tuple[str, str]]:

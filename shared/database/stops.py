@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from shared.database.tables import accounts, events, stops
+from shared.database.events import record_event
+from shared.database.tables import accounts, stops
 from shared.domain.quota import StopReason
-from shared.ids import new_id
+from shared.domain.webhook import EventType
 
 EVERY_ENDPOINT = ""
 
@@ -57,7 +58,7 @@ def put_stop(connection: Connection, stop: Stop) -> bool:
         again = {name: values[name] for name in ("upstream_code", "detail", "until", "probe_at")}
         connection.execute(update(stops).where(where).values(**again))
     if is_new and stop.reason.is_quota:
-        _record(connection, "quota.exhausted", stop, stop.since)
+        _record(connection, EventType.QUOTA_EXHAUSTED, stop, stop.since)
     return is_new
 
 
@@ -84,7 +85,7 @@ def _lift(connection: Connection, where: Any, now: datetime) -> list[Stop]:
     lifted = [_to_stop(row) for row in connection.execute(delete(stops).where(where).returning(stops))]
     for stop in lifted:
         if stop.reason.is_quota:
-            _record(connection, "quota.restored", stop, now)
+            _record(connection, EventType.QUOTA_RESTORED, stop, now)
     return lifted
 
 
@@ -92,7 +93,7 @@ def _to_stop(row: Any) -> Stop:
     return Stop(**{**row._mapping, "reason": StopReason(row.reason)})
 
 
-def _record(connection: Connection, event_type: str, stop: Stop, now: datetime) -> None:
+def _record(connection: Connection, event_type: EventType, stop: Stop, now: datetime) -> None:
     name = connection.execute(select(accounts.c.name).where(accounts.c.id == stop.account_id)).scalar_one_or_none()
     data = {
         "account": name,
@@ -100,4 +101,4 @@ def _record(connection: Connection, event_type: str, stop: Stop, now: datetime) 
         "quota": "day" if stop.reason is StopReason.DAILY_QUOTA else "total",
         "resumes_at": None if stop.until is None else stop.until.isoformat(),
     }
-    connection.execute(insert(events).values(id=new_id("evt"), type=event_type, data=data, created_at=now))
+    record_event(connection, event_type, data, now)

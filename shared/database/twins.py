@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, text, update
 
+from shared.database.events import record_ends
 from shared.database.history import JobEvent, remembering
 from shared.database.jobs import UNCLAIMED, Job, NewJob, visible
 from shared.database.tables import jobs, results
@@ -106,4 +107,5 @@ def succeed_like(
     if connection.execute(statement).rowcount != 1:
         return False
     connection.execute(insert(results).values({**result, "job_id": job_id}))
+    record_ends(connection, [job_id], now)
     return True

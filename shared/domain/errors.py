@@ -19,6 +19,10 @@
     │   ├── UnauthenticatedError        unauthenticated
     │   ├── NotFoundError               not_found
     │   ├── JobNotCancelableError       job_not_cancelable
+    │   ├── EndpointLimitError          endpoint_limit
+    │   ├── EndpointKindError           endpoint_not_registered
+    │   ├── EndpointDisabledError       endpoint_disabled
+    │   ├── DeliveryNotSendableError    delivery_not_sendable
     │   ├── ResultNotAvailableError     result_not_available
     │   ├── ErasedError                 erased
     │   ├── IdempotencyMismatchError    idempotency_key_reused
@@ -195,6 +199,30 @@ class JobNotRetryableError(RequestError):
     """The job did not fail, or has no image any more."""
 
     code = "job_not_retryable"
+
+
+class EndpointLimitError(RequestError):
+    """The client has as many webhook endpoints as it may have."""
+
+    code = "endpoint_limit"
+
+
+class EndpointKindError(RequestError):
+    """That can't be done with an endpoint that stands for the `webhook_url` of jobs."""
+
+    code = "endpoint_not_registered"
+
+
+class EndpointDisabledError(RequestError):
+    """Nothing is sent to the endpoint until it is enabled."""
+
+    code = "endpoint_disabled"
+
+
+class DeliveryNotSendableError(RequestError):
+    """The delivery is being sent, or its job was erased."""
+
+    code = "delivery_not_sendable"
 
 
 class ResultNotAvailableError(RequestError):

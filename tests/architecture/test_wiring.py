@@ -37,6 +37,7 @@ def test_every_periodic_task_exists() -> None:
         TaskName.SWEEP,
         TaskName.PURGE,
         TaskName.FOLLOW,
+        TaskName.WATCH_QUOTAS,
     }
 
 

@@ -140,7 +140,7 @@ class Cluster:
             return (str(_BIN / "gunicorn"), "-c", "python:api.gunicorn_conf", "api.wsgi:app")
         if name == "beat":
             return (*celery, "beat", "-s", str(self.folder / "schedule"), "--pidfile=")
-        threads, queues = ("2", "maintenance,webhooks") if name == "maintenance" else ("16", "interactive,bulk")
+        threads, queues = ("12", "maintenance,webhooks") if name == "maintenance" else ("16", "interactive,bulk")
         return (*celery, "worker", "-P", "threads", "-c", threads, "-Q", queues, "-n", f"{name}@%h", "--without-mingle")
 
     def _is_ready(self, name: str) -> bool:

@@ -46,7 +46,11 @@ def stops(bench: Bench) -> list[Stop]:
 
 def event_types(bench: Bench) -> list[str]:
     with transaction(bench.engine) as connection:
-        return list(connection.execute(select(events.c.type).order_by(events.c.id)).scalars())
+        return list(
+            connection.execute(
+                select(events.c.type).where(events.c.type.like("quota.%")).order_by(events.c.id)
+            ).scalars()
+        )
 
 
 def run(bench: Bench, service: Any, jobs: int = 1) -> list[WaitingOn | None]:

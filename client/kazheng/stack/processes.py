@@ -28,6 +28,7 @@ _STOPS_LAST, _DATABASE_CLIENT, _SANDBOX, _FLOWER, _WORKERS, _BEAT, _API = range(
 # Each lane has workers of its own: jobs that wait for their turn in bulk hold no thread that a person needs.
 _INTERACTIVE_QUEUES = (QueueName.INTERACTIVE,)
 _BULK_QUEUES = (QueueName.BULK,)
+_MAINTENANCE_THREADS = 4
 _MAINTENANCE_QUEUES = (QueueName.WEBHOOKS, QueueName.MAINTENANCE)
 
 
@@ -114,7 +115,15 @@ def table(
         # The sandbox first: jobs left from the last time would spend attempts on a closed door.
         _worker(settings, "worker", "worker", settings.worker_threads, _INTERACTIVE_QUEUES, servers | {"sandbox"}),
         _worker(settings, "bulk", "bulk worker", settings.worker_threads, _BULK_QUEUES, servers | {"sandbox"}),
-        _worker(settings, "maintenance", "maintenance worker", 4, _MAINTENANCE_QUEUES, servers),
+        # Deliveries leave some threads to the periodic tasks.
+        _worker(
+            settings,
+            "maintenance",
+            "maintenance worker",
+            settings.webhook_threads + _MAINTENANCE_THREADS,
+            _MAINTENANCE_QUEUES,
+            servers,
+        ),
         Process(
             name="beat",
             title="beat",

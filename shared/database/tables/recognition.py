@@ -1,5 +1,6 @@
-"""Every table. Times are `timestamptz`, ids are prefixed UUIDv7 text in "C" collation, so that they sort by time.
+"""Clients, accounts, jobs and what becomes of them.
 
+Times are `timestamptz`, ids are prefixed UUIDv7 text in "C" collation, so that they sort by time.
 Partial indexes serve the hot statements: an index on a status that ends nowhere would grow with the archive.
 """
 
@@ -9,15 +10,12 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
-    DateTime,
     Double,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
-    String,
     Table,
     Text,
     UniqueConstraint,
@@ -26,60 +24,34 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
+from shared.database.tables.base import NO_BATCH, id_type, metadata, one_of, time_type
 from shared.domain.job import JobStatus, Lane
 from shared.domain.quota import Billing, StopReason
-
-# Sorts before every id, and behind the empty text that stands for "from the first on" in feeding.
-NO_BATCH = "-"
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _id() -> String:
-    return String(40, collation="C")
-
-
-def _time() -> DateTime:
-    return DateTime(timezone=True)
-
-
-def _one_of(column: str, values: list[str]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
-
 
 clients = Table(
     "clients",
     metadata,
-    Column("id", _id(), primary_key=True),
+    Column("id", id_type(), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("created_at", _time(), nullable=False, server_default=func.now()),
+    Column("created_at", time_type(), nullable=False, server_default=func.now()),
 )
 
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", _id(), primary_key=True),
-    Column("client_id", _id(), ForeignKey("clients.id"), nullable=False, index=True),
+    Column("id", id_type(), primary_key=True),
+    Column("client_id", id_type(), ForeignKey("clients.id"), nullable=False, index=True),
     Column("name", Text, nullable=False),
     Column("hint", Text, nullable=False, comment="the key's first characters, to tell keys apart"),
     Column("sha256", LargeBinary(32), nullable=False, unique=True),
-    Column("created_at", _time(), nullable=False, server_default=func.now()),
-    Column("revoked_at", _time()),
+    Column("created_at", time_type(), nullable=False, server_default=func.now()),
+    Column("revoked_at", time_type()),
 )
 
 accounts = Table(
     "accounts",
     metadata,
-    Column("id", _id(), primary_key=True),
+    Column("id", id_type(), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("provider", Text, nullable=False),
     Column("base_url", Text, nullable=False),
@@ -88,15 +60,15 @@ accounts = Table(
     Column("default_qps", Double, nullable=False),
     Column("billing", Text, nullable=False, server_default=text("'free'"), comment="who pays for a call, and when"),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
-    Column("created_at", _time(), nullable=False, server_default=func.now()),
-    Column("updated_at", _time(), nullable=False, server_default=func.now()),
-    _one_of("billing", [billing.value for billing in Billing]),
+    Column("created_at", time_type(), nullable=False, server_default=func.now()),
+    Column("updated_at", time_type(), nullable=False, server_default=func.now()),
+    one_of("billing", [billing.value for billing in Billing]),
 )
 
 account_quotas = Table(
     "account_quotas",
     metadata,
-    Column("account_id", _id(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", id_type(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
     Column("endpoint", Text, primary_key=True),
     Column("qps", Double, nullable=False),
     Column("day_limit", Integer, comment="calls a day; null: no limit"),
@@ -111,44 +83,38 @@ account_quotas = Table(
 stops = Table(
     "stops",
     metadata,
-    Column("account_id", _id(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", id_type(), ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
     Column("endpoint", Text, primary_key=True, comment="empty: all of the account's"),
     Column("reason", Text, nullable=False),
     Column("upstream_code", Text),
     Column("detail", Text, nullable=False, comment="for the operator; no content"),
-    Column("since", _time(), nullable=False),
-    Column("until", _time(), comment="when it is lifted by itself; null: when a call succeeds or the account changes"),
-    Column("probe_at", _time(), comment="when one call may try whether it still holds; null: never"),
-    _one_of("reason", [reason.value for reason in StopReason]),
-)
-
-events = Table(
-    "events",
-    metadata,
-    Column("id", _id(), primary_key=True),
-    Column("client_id", _id(), ForeignKey("clients.id"), comment="null: concerns all clients"),
-    Column("type", Text, nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("created_at", _time(), nullable=False),
+    Column("since", time_type(), nullable=False),
+    Column(
+        "until", time_type(), comment="when it is lifted by itself; null: when a call succeeds or the account changes"
+    ),
+    Column("probe_at", time_type(), comment="when one call may try whether it still holds; null: never"),
+    one_of("reason", [reason.value for reason in StopReason]),
 )
 
 batches = Table(
     "batches",
     metadata,
-    Column("id", _id(), primary_key=True),
-    Column("client_id", _id(), ForeignKey("clients.id"), nullable=False),
+    Column("id", id_type(), primary_key=True),
+    Column("client_id", id_type(), ForeignKey("clients.id"), nullable=False),
     Column("name", Text),
     Column("document_type", Text, comment="of items that name none"),
     Column("options", JSONB, nullable=False),
     Column("lane", Text, nullable=False),
     Column("cache", Boolean, nullable=False),
+    Column("webhook_url", Text, comment="where its end is told"),
+    Column("webhook_endpoint_id", id_type(), comment="the endpoint that stands for that address's host"),
     Column("item_count", Integer, nullable=False, server_default=text("0"), comment="the last item's number"),
     Column("told_percent", SmallInteger, nullable=False, server_default=text("0")),
-    Column("created_at", _time(), nullable=False),
-    Column("closed_at", _time(), comment="no more items from then on"),
-    Column("canceled_at", _time()),
-    Column("completed_at", _time(), comment="closed, and every item final"),
-    _one_of("lane", [lane.value for lane in Lane]),
+    Column("created_at", time_type(), nullable=False),
+    Column("closed_at", time_type(), comment="no more items from then on"),
+    Column("canceled_at", time_type()),
+    Column("completed_at", time_type(), comment="closed, and every item final"),
+    one_of("lane", [lane.value for lane in Lane]),
     Index("ix_batches_client", "client_id", "id"),
     Index("ix_batches_running", "id", postgresql_where=text("completed_at IS NULL")),
 )
@@ -156,21 +122,23 @@ batches = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", _id(), primary_key=True),
-    Column("client_id", _id(), ForeignKey("clients.id"), nullable=False),
+    Column("id", id_type(), primary_key=True),
+    Column("client_id", id_type(), ForeignKey("clients.id"), nullable=False),
     Column("document_type", Text, nullable=False),
     Column("endpoint", Text, nullable=False, comment="the provider's interface: quotas and lines are its own"),
-    Column("batch_id", _id(), nullable=False, server_default=text(f"'{NO_BATCH}'"), comment="a dash: in no batch"),
+    Column("batch_id", id_type(), nullable=False, server_default=text(f"'{NO_BATCH}'"), comment="a dash: in no batch"),
     Column("item_number", Integer, comment="place in its batch, from 1"),
     Column("item_name", Text, comment="what its file is called in the batch"),
     Column("options", JSONB, nullable=False),
     Column("lane", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("waiting_on", Text),
-    Column("not_before", _time(), comment="a queued job is not claimed earlier"),
+    Column("not_before", time_type(), comment="a queued job is not claimed earlier"),
     Column("client_reference_id", Text),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("expires_at", _time()),
+    Column("expires_at", time_type()),
+    Column("webhook_url", Text, comment="where its end is told; null once erased"),
+    Column("webhook_endpoint_id", id_type(), comment="the endpoint that stands for that address's host"),
     Column("image_url", Text, comment="where a worker fetches it; null once it has"),
     Column("image_key", Text, comment="where the store keeps the bytes; null once erased"),
     Column("image_sha256", Text, comment="hex"),
@@ -180,7 +148,7 @@ jobs = Table(
     Column("image_height", Integer),
     Column("claim_token", Text, comment="fencing: whoever settles must hold it"),
     Column("claimed_by", Text),
-    Column("lease_until", _time()),
+    Column("lease_until", time_type()),
     Column("claim_count", Integer, nullable=False, server_default=text("0")),
     Column("failed_attempts", Integer, nullable=False, server_default=text("0"), comment="those that count"),
     Column(
@@ -204,11 +172,11 @@ jobs = Table(
     Column("cache_source", Text, comment="the job whose answer this one was given"),
     Column("error_code", Text),
     Column("error_detail", Text),
-    Column("published_at", _time(), comment="when a message was last sent for it; null: none on its way"),
-    Column("created_at", _time(), nullable=False),
-    Column("started_at", _time()),
-    Column("completed_at", _time()),
-    Column("erased_at", _time()),
+    Column("published_at", time_type(), comment="when a message was last sent for it; null: none on its way"),
+    Column("created_at", time_type(), nullable=False),
+    Column("started_at", time_type()),
+    Column("completed_at", time_type()),
+    Column("erased_at", time_type()),
     Column("revision", Integer, nullable=False, server_default=text("1"), comment="counts visible changes: the ETag"),
     Column(
         "history",
@@ -217,8 +185,8 @@ jobs = Table(
         server_default=text("'[]'"),
         comment="what happened to it, oldest first: {event, at, …}; no content",
     ),
-    _one_of("status", [status.value for status in JobStatus]),
-    _one_of("lane", [lane.value for lane in Lane]),
+    one_of("status", [status.value for status in JobStatus]),
+    one_of("lane", [lane.value for lane in Lane]),
     CheckConstraint("(status = 'processing') = (claim_token IS NOT NULL)", name="claimed_while_processing"),
     Index("ix_jobs_client", "client_id", "id"),
     Index(
@@ -295,10 +263,10 @@ jobs = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", _id(), primary_key=True),
-    Column("job_id", _id(), ForeignKey("jobs.id"), nullable=False),
+    Column("id", id_type(), primary_key=True),
+    Column("job_id", id_type(), ForeignKey("jobs.id"), nullable=False),
     Column("number", SmallInteger, nullable=False, comment="counts from 1"),
-    Column("account_id", _id(), ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", id_type(), ForeignKey("accounts.id"), nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("outcome", Text, comment="succeeded, or a failure kind; null while the call runs or after a crash"),
     Column("upstream_code", Text),
@@ -311,8 +279,8 @@ attempts = Table(
     Column("quota_day", Date, nullable=False, comment="the provider's day its permit was for"),
     Column("throttle_ms", Integer, nullable=False),
     Column("upstream_ms", Integer),
-    Column("started_at", _time(), nullable=False),
-    Column("ended_at", _time()),
+    Column("started_at", time_type(), nullable=False),
+    Column("ended_at", time_type()),
     UniqueConstraint("job_id", "number"),
     Index("ix_attempts_counted", "account_id", "endpoint", "quota_day", postgresql_where=text("counted")),
     Index("ix_attempts_started", "started_at"),
@@ -321,7 +289,7 @@ attempts = Table(
 results = Table(
     "results",
     metadata,
-    Column("job_id", _id(), ForeignKey("jobs.id"), primary_key=True),
+    Column("job_id", id_type(), ForeignKey("jobs.id"), primary_key=True),
     Column("fields", JSON, nullable=False, comment="json, not jsonb: keeps the order of the document"),
     Column("checks", JSONB, nullable=False),
     Column("image", JSONB, nullable=False),
@@ -329,23 +297,23 @@ results = Table(
     Column("account", Text, nullable=False),
     Column("upstream_log_id", Text),
     Column("raw", JSON, nullable=False),
-    Column("created_at", _time(), nullable=False),
+    Column("created_at", time_type(), nullable=False),
 )
 
 chores = Table(
     "chores",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("ran_at", _time(), nullable=False),
+    Column("ran_at", time_type(), nullable=False),
 )
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("client_id", _id(), ForeignKey("clients.id"), primary_key=True),
+    Column("client_id", id_type(), ForeignKey("clients.id"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request_sha256", Text, nullable=False, comment="hex; what the key was used for"),
-    Column("job_id", _id(), comment="null while the first request is being served"),
-    Column("locked_until", _time(), nullable=False, comment="after it, a request that never ended is forgotten"),
-    Column("expires_at", _time(), nullable=False, index=True),
+    Column("job_id", id_type(), comment="null while the first request is being served"),
+    Column("locked_until", time_type(), nullable=False, comment="after it, a request that never ended is forgotten"),
+    Column("expires_at", time_type(), nullable=False, index=True),
 )
