@@ -13,8 +13,10 @@ from api.request_log import register_request_log
 from api.routes import (
     batch_events,
     batches,
+    deliveries,
     document_types,
     documentation,
+    events,
     exports,
     health,
     jobs,
@@ -22,6 +24,7 @@ from api.routes import (
     results,
     timeline,
     usage,
+    webhook_endpoints,
 )
 from api.services import Services, build_services, install_services
 from shared.images import load_formats
@@ -30,6 +33,9 @@ from shared.settings import Settings
 OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *batches.OPERATIONS,
+    *webhook_endpoints.OPERATIONS,
+    *deliveries.OPERATIONS,
+    *events.OPERATIONS,
     *exports.OPERATIONS,
     *batch_events.OPERATIONS,
     *results.OPERATIONS,

@@ -18,6 +18,7 @@ from api.batch_bodies import BatchSubmission
 from api.batch_items import RawItem
 from api.batch_schemas import BatchFields
 from api.idempotency import IdempotencyKeys, in_progress
+from api.webhook_urls import endpoint_of_url
 from shared.clock import Clock
 from shared.database import batches as rows
 from shared.database.batches import BadItem, Batch
@@ -135,6 +136,7 @@ class BatchIntake:
             cache=fields.cache,
             item_count=0,
             created_at=self._clock(),
+            webhook_url=fields.webhook_url,
         )
         fingerprint = _fingerprint(submission)
         with transaction(self._engine) as connection:
@@ -146,7 +148,8 @@ class BatchIntake:
                         raise in_progress()
                     return batch, True
                 bind_key(connection, client_id, key, new.id, request_sha256=fingerprint)
-            return rows.insert_batch(connection, new), False
+            endpoint_id = endpoint_of_url(connection, client_id, new.webhook_url, self._settings, new.created_at)
+            return rows.insert_batch(connection, replace(new, webhook_endpoint_id=endpoint_id)), False
 
     def _add_all(self, batch: Batch, items: Iterable[RawItem]) -> None:
         first = 1
@@ -333,5 +336,7 @@ def _numbered(item: Looked, number: int) -> Looked:
 
 def _fingerprint(submission: BatchSubmission, batch_id: str = "") -> str:
     """What an idempotency key stands for: hex SHA-256 over fields and items."""
-    text = f"{batch_id}/{submission.fields.model_dump_json()}/{submission.sha256}"
+    # Keys taken before there were webhook_urls stay good.
+    new = {"webhook_url"} if submission.fields.webhook_url is None else set()
+    text = f"{batch_id}/{submission.fields.model_dump_json(exclude=new)}/{submission.sha256}"
     return hashlib.sha256(text.encode()).hexdigest()

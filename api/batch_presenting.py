@@ -44,6 +44,7 @@ def present_batch(
         billing=BatchBillingView(
             calls=counts.calls, billed=sum(counts.billed.values()), cached=counts.cached, cost_at_most=cost
         ),
+        webhook_url=batch.webhook_url,
         created_at=batch.created_at,
         closed_at=batch.closed_at,
         canceled_at=batch.canceled_at,

@@ -13,6 +13,7 @@ from api.schemas import (
     JobView,
     Metadata,
     Time,
+    WebhookUrl,
     split_commas,
     storable,
 )
@@ -38,6 +39,7 @@ class BatchFields(Contract):
     options: _Options = Field(default_factory=dict)
     lane: Lane = Field(Lane.BULK, description="`bulk`: nobody waits. `interactive`: somebody does.")
     cache: bool = Field(True, description="Whether answers of earlier, equal jobs of yours will do.")
+    webhook_url: WebhookUrl | None = None
     close: bool = Field(True, description="False: the batch stays open for more items until it is closed.")
     dry_run: bool = Field(False, description="Only tell what would be done; nothing is kept.")
 
@@ -164,6 +166,7 @@ class BatchView(Contract):
         description="By the quota left and the work that waits; null when nobody knows, or when it is completed."
     )
     billing: BatchBillingView
+    webhook_url: str | None
     created_at: Time
     closed_at: Time | None
     canceled_at: Time | None

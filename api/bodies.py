@@ -20,6 +20,7 @@ from api.problems import MalformedBodyError
 from api.schemas import JobFields, JobForm, JobRequest
 from api.validation import pointer, single_values, validate, validate_job_fields
 from shared.domain.errors import (
+    BodyTooLargeError,
     FieldError,
     ImageEmptyError,
     ImageEncodingError,
@@ -107,6 +108,27 @@ def read_body(request: Request, most: int, too_large: RequestError) -> bytes:
     if request.content_length not in (None, len(body)):
         raise MalformedBodyError("The body is shorter than announced.")
     return body
+
+
+def read_object(request: Request, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """The object in a small JSON body.
+
+    Raises:
+        RequestError: it is no object, too large, or not JSON.
+    """
+    too_large = BodyTooLargeError(f"The body may have at most {_FIELDS_BYTES} bytes.")
+    body = read_body(request, _FIELDS_BYTES, too_large)
+    if may_be_empty and not body:
+        return {}
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaTypeError("Send the body as application/json.")
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise MalformedBodyError("The body is not valid JSON.") from None
+    if not isinstance(values, dict):
+        raise InvalidRequestError([FieldError("", "must be an object")])
+    return values
 
 
 def _read_raw(request: Request, max_image_bytes: int) -> Submission:

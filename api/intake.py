@@ -11,7 +11,7 @@ taken: had it happened, the job lives; had it not, the sweep erases the image, a
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from api.bodies import Submission
 from api.idempotency import IdempotencyKeys, in_progress
+from api.webhook_urls import check_webhook_url, endpoint_of_url
 from shared.clock import Clock
 from shared.database.engine import transaction
 from shared.database.idempotency import KeyUse, bind_key, drop_key
@@ -85,11 +86,13 @@ class Intake:
 
         Raises:
             ImageError: the image can't be accepted; nothing is kept.
+            InvalidRequestError: its webhook_url may not be called.
             IdempotencyMismatchError: the key was used for another request.
             IdempotencyInProgressError: the first request with this key is still being served.
             UnavailableError: the database or the store does not answer.
         """
         # Before the key is taken: a request that is wrong in itself leaves no trace.
+        check_webhook_url(submission.fields.webhook_url, self._settings)
         header = None if submission.content is None else self._read_header(submission, submission.content)
         if idempotency_key is not None:
             use = self._take_key(client_id, idempotency_key, submission)
@@ -149,7 +152,8 @@ class Intake:
         try:
             self._store.put(new.image_key or "", content)
             with transaction(self._engine) as connection:
-                job = insert_job(connection, new)
+                endpoint_id = endpoint_of_url(connection, client_id, new.webhook_url, self._settings, new.created_at)
+                job = insert_job(connection, replace(new, webhook_endpoint_id=endpoint_id))
                 if key is not None and not bind_key(
                     connection, client_id, key, new.id, request_sha256=fingerprint(submission)
                 ):
@@ -187,6 +191,7 @@ class Intake:
             image_height=header.height,
             created_at=now,
             cache=fields.cache,
+            webhook_url=fields.webhook_url,
         )
 
     def _erase_leftover(self, new: NewJob) -> None:
@@ -222,4 +227,6 @@ def fingerprint(submission: Submission) -> str:
     content = submission.content
     image = submission.image_url if content is None else hashlib.sha256(content).hexdigest()
     values = submission.fields.model_dump(mode="json") | {"image": image, "is_url": content is None}
+    if submission.fields.webhook_url is None:  # keys taken before there were any stay good
+        del values["webhook_url"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """From rows to the bodies of answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from api.document_schemas import DocumentFieldView, DocumentTypeView, OptionView
 from api.schemas import (
     BillingView,
+    JobDeliveryView,
     JobErrorView,
     JobView,
     LinksView,
@@ -16,10 +18,12 @@ from api.schemas import (
     ResultView,
     TimingsView,
 )
+from shared.database.delivery_log import Delivery
 from shared.database.jobs import Job
 from shared.database.tables import NO_BATCH
 from shared.domain.documents import DocumentType
 from shared.domain.job import JOB_ERRORS, JobErrorCode, JobStatus, WaitingOn
+from shared.domain.webhook import DeliveryStatus
 from shared.limits.outlook import Outlook
 
 _RESULT_COLUMNS = ("fields", "checks", "image", "provider", "account", "upstream_log_id")
@@ -39,6 +43,7 @@ def present_job(
     result: dict[str, Any] | None = None,
     place: Place | None = None,
     outlook: Outlook | None = None,
+    deliveries: Sequence[Delivery] | None = None,
 ) -> JobView:
     """A job as clients see it.
 
@@ -46,6 +51,7 @@ def present_job(
         result: its row of `results`, if it has one.
         place: its place in line, if that was looked up.
         outlook: how its line moves, if that was looked up.
+        deliveries: what is told of it, if that was looked up.
     """
     is_queued = job.status is JobStatus.QUEUED
     waiting_on, not_before = _waits(job, place, outlook)
@@ -84,11 +90,24 @@ def present_job(
             cache_source=job.cache_source,
         ),
         result=None if result is None else present_result(result),
+        webhook_url=job.webhook_url,
+        **({} if deliveries is None else {"deliveries": [_present_delivery(one) for one in deliveries]}),
         links=LinksView(
             self=job_path(job.id),
             result=f"{job_path(job.id)}/result",
             image=None if job.erased_at else f"{job_path(job.id)}/image",
         ),
+    )
+
+
+def _present_delivery(delivery: Delivery) -> JobDeliveryView:
+    return JobDeliveryView(
+        id=delivery.id,
+        endpoint_id=delivery.endpoint_id,
+        event_type=delivery.event_type,
+        status=delivery.status,
+        attempts=len(delivery.attempts),
+        next_attempt_at=delivery.next_attempt_at if delivery.status is DeliveryStatus.PENDING else None,
     )
 
 

@@ -20,6 +20,7 @@ from pydantic import (
 from shared.domain.documents import DOCUMENT_TYPES
 from shared.domain.job import JobStatus, Lane, WaitingOn
 from shared.domain.result import CheckStatus, FieldStatus
+from shared.domain.webhook import DeliveryStatus, EventType
 from shared.ids import is_id
 
 MAX_WAIT_SECONDS = 60
@@ -111,6 +112,11 @@ Metadata = Annotated[
         f"{MAX_METADATA_KEY} and values of at most {MAX_METADATA_VALUE} characters."
     ),
 ]
+WebhookUrl = Annotated[
+    str,
+    AfterValidator(storable),
+    Field(min_length=1, max_length=2048, description="An https address that is told of the end, signed; no redirect."),
+]
 BatchId = Annotated[str, AfterValidator(_batch_id)]
 WaitSeconds = Annotated[
     int, Field(ge=0, le=MAX_WAIT_SECONDS, description="Answer when the job is final, or after so many seconds.")
@@ -148,6 +154,8 @@ class JobFields(Contract):
     expires_in: Annotated[int, BeforeValidator(_not_bool)] | None = Field(
         None, ge=1, le=604_800, description="Seconds after which a job that has not started is not wanted any more."
     )
+
+    webhook_url: WebhookUrl | None = None
 
 
 class JobForm(JobFields):
@@ -301,6 +309,17 @@ class LinksView(Contract):
     image: str | None
 
 
+class JobDeliveryView(Contract):
+    """What one endpoint was, or is to be, told of the job."""
+
+    id: str
+    endpoint_id: str
+    event_type: EventType
+    status: DeliveryStatus
+    attempts: int
+    next_attempt_at: Time | None
+
+
 class JobView(Contract):
     """One image to be recognized as one document type."""
 
@@ -324,6 +343,8 @@ class JobView(Contract):
     error: JobErrorView | None
     billing: BillingView
     result: ResultView | None = Field(description="When it succeeded and is not erased.")
+    webhook_url: str | None
+    deliveries: list[JobDeliveryView] | None = Field(None, description="The first 20; not in lists.")
     links: LinksView
 
 

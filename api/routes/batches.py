@@ -21,12 +21,14 @@ from api.batch_schemas import (
     RetriedView,
     RetryRequest,
 )
+from api.bodies import read_object
 from api.operations import Answer, Body, Operation, Parameter
 from api.presenting import to_json
 from api.routes.jobs import idempotency_key
 from api.schemas import NoQuery
 from api.services import services
 from api.validation import validate, validate_query
+from api.webhook_urls import check_webhook_url
 from shared.database import batches as rows
 from shared.database.batches import Batch
 from shared.database.engine import transaction
@@ -54,6 +56,7 @@ def create_batch() -> Response:
     """Keep many images as one batch; or tell what would be done."""
     key = idempotency_key()
     with services().batch_intake.gate(), read_batch(request, services().settings) as submission:
+        check_webhook_url(submission.fields.webhook_url, services().settings)
         if submission.fields.dry_run:
             view = services().batch_outlook.look(current_client(), submission)
             return Response(to_json(view), content_type="application/json")
@@ -138,7 +141,7 @@ def cancel_batch(batch_id: str) -> Response:
 
 def retry_batch(batch_id: str) -> Response:
     """Put failed items back in line."""
-    asked = validate(RetryRequest, request.get_json() if request.content_length else {})
+    asked = validate(RetryRequest, read_object(request, may_be_empty=True))
     batch = services().batch_intake.find(current_client(), batch_id)
     retried, now = 0, services().clock()
     while True:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from flask import Response, request
@@ -25,6 +26,7 @@ from api.services import services
 from api.validation import validate_query
 from shared.database import jobs as rows
 from shared.database.batches import retry_job as retry
+from shared.database.delivery_log import Delivery, deliveries_of_job
 from shared.database.engine import transaction
 from shared.database.jobs import Job, JobFilter
 from shared.database.lines import FURTHEST_POSITION, count_ahead
@@ -53,6 +55,7 @@ from shared.domain.errors import (
 from shared.domain.job import JobStatus
 
 LONGEST_RETRY_AFTER_SECONDS = 60
+_MOST_DELIVERIES = 20
 _NO_JOB = "There is no such job."
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _PREFER_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
@@ -171,13 +174,16 @@ def wait_for_final(job_id: str, seconds: int) -> Job:
 
 
 def _answer_job(job: Job, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """A job with its headers; 304 when a reader has this revision already.
+    """A job with its headers; 304 when a reader has this state already.
 
-    The tag is weak: the place in the queue changes without a new revision.
+    The tag is weak: the place in the queue changes without a new one.
     """
-    body, place = show_job(job)
+    with transaction(services().engine) as connection:
+        deliveries = deliveries_of_job(connection, job.id, most=_MOST_DELIVERIES)
+    body, place = show_job(job, deliveries)
     answer = Response(to_json(body), status, content_type="application/json")
-    answer.set_etag(str(job.revision), weak=True)
+    told = "".join(f"-{one.status[0]}{len(one.attempts)}" for one in deliveries)
+    answer.set_etag(f"{job.revision}{told}", weak=True)
     answer.headers["Cache-Control"] = "private, no-cache"
     if not job.status.is_final:
         answer.headers["Retry-After"] = str(retry_after(job, place))
@@ -186,13 +192,14 @@ def _answer_job(job: Job, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return answer
 
 
-def show_job(job: Job) -> tuple[JobView, Place | None]:
-    """A job with its result, or with its place in line."""
+def show_job(job: Job, deliveries: Sequence[Delivery] | None = None) -> tuple[JobView, Place | None]:
+    """A job with its result, or with its place in line; and what is told of it, if that was looked up."""
     if job.status is JobStatus.SUCCEEDED and job.erased_at is None:
         with transaction(services().engine) as connection:
-            return present_job(job, result=rows.get_results(connection, [job.id]).get(job.id)), None
+            result = rows.get_results(connection, [job.id]).get(job.id)
+        return present_job(job, result=result, deliveries=deliveries), None
     if job.status is not JobStatus.QUEUED:
-        return present_job(job), None
+        return present_job(job, deliveries=deliveries), None
     with transaction(services().engine) as connection:
         ahead = count_ahead(connection, job)
     outlook = services().outlooks.outlook(job.endpoint)
@@ -203,7 +210,7 @@ def show_job(job: Job) -> tuple[JobView, Place | None]:
     if starts_at is not None and job.not_before is not None:
         starts_at = max(starts_at, job.not_before)
     place = Place(position, starts_at)
-    return present_job(job, place=place, outlook=outlook), place
+    return present_job(job, place=place, outlook=outlook, deliveries=deliveries), place
 
 
 def retry_after(job: Job, place: Place | None) -> int:
