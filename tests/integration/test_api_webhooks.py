@@ -1,0 +1,410 @@
+"""`/v1/webhook-endpoints` and `/v1/events`: self-service, and walls."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+from standardwebhooks import Webhook
+
+from shared.database.engine import transaction
+from shared.database.events import place_events
+from shared.database.tables import webhook_secrets
+from shared.settings import Settings
+from tests.factories import make_client
+from tests.integration.api_tools import ApiBench, form, running_api
+from tests.integration.webhook_bench import open_to_loopback
+from tests.receivers import answers, receiver
+from worker.deliveries import Courier, DeliveryService
+
+PUBLIC = "https://receiver.example/hook"
+
+
+@pytest.fixture
+def api(settings: Settings, engine: Engine, redis_client: object) -> Iterator[ApiBench]:
+    with running_api(open_to_loopback(settings), engine) as bench:
+        yield bench
+
+
+def call(api: ApiBench, method: str, path: str, status: int = 200, body: Any = None, **request: Any) -> Any:
+    answer = api.call(method, path, **({} if body is None else {"json": body}), **request)
+    assert answer.status_code == status, answer.text
+    return answer.json
+
+
+def register(api: ApiBench, url: str = PUBLIC, **values: Any) -> Any:
+    return call(api, "POST", "/v1/webhook-endpoints", 201, {"url": url, **values})
+
+
+def path_of(endpoint: Any, *rest: str) -> str:
+    return "/".join([str(endpoint["links"]["self"]), *rest])
+
+
+def place(api: ApiBench) -> None:
+    with transaction(api.engine) as connection:
+        place_events(connection, api.services.clock(), most=1000)
+
+
+class _NoBroker:
+    def publish(self, *_: object, **__: object) -> bool:
+        return True
+
+
+def deliver(api: ApiBench, endpoint_id: str) -> int:
+    """As a worker does it."""
+    import threading
+
+    clock = api.services.clock
+    Courier(engine=api.engine, publisher=_NoBroker(), clock=clock).round()  # type: ignore[arg-type]
+    service = DeliveryService(engine=api.engine, settings=api.settings, clock=clock, stopping=threading.Event())
+    return service.deliver(endpoint_id)
+
+
+def test_an_endpoint_is_registered_and_its_secret_shown_once(api: ApiBench) -> None:
+    made = register(api, description="orders", event_types=["job.succeeded"], document_types=["id_card"])
+
+    assert made["id"].startswith("whe_")
+    assert made["secret"].startswith("whsec_")
+    assert (made["status"], made["kind"], made["payload"]) == ("enabled", "registered", "thin")
+    read = call(api, "GET", path_of(made))
+    assert read == {name: value for name, value in made.items() if name != "secret"}
+    assert call(api, "GET", "/v1/webhook-endpoints")["data"] == [read]
+    with transaction(api.engine) as connection:
+        sealed = connection.execute(select(webhook_secrets.c.sealed)).scalar_one()
+    assert made["secret"].encode() not in sealed
+
+
+def test_by_default_everything_is_told_but_what_has_to_be_asked_for(api: ApiBench) -> None:
+    types = register(api)["event_types"]
+
+    assert {"job.succeeded", "batch.completed", "quota.exhausted", "endpoint.disabled"} <= set(types)
+    assert not {"job.started", "job.parked", "webhook.ping"} & set(types)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://receiver.example/hook",
+        "https://user:secret@receiver.example/hook",
+        "https://10.0.0.1/hook",
+        "https://[::ffff:10.0.0.1]/hook",
+        "https://167772161/hook",
+        "https://0xa000001/hook",
+        "https://012.0.0.1/hook",
+        "https://169.254.169.254/latest/meta-data",
+        "https://100.64.0.1/hook",
+        "https://224.0.0.1/hook",
+        "https://receiver.example:22/hook",
+        "https://receiver.example:99999/hook",
+        "https:///hook",
+        "https://1.2.3.4.5/hook",
+        "not a url",
+        "",
+        "https://receiver.example/" + "x" * 2048,
+    ],
+)
+def test_addresses_that_may_not_be_called_are_refused_at_once(api: ApiBench, url: str) -> None:
+    problem = call(api, "POST", "/v1/webhook-endpoints", 422, {"url": url})
+
+    assert problem["errors"][0]["pointer"] == "/url"
+    answer = api.submit(query={"webhook_url": url})
+    assert answer.status_code == 422
+    assert answer.json["errors"][0]["pointer"] == "/webhook_url"  # type: ignore[index]
+    assert api.count_jobs() == 0
+    assert api.images == []
+
+
+def test_without_leave_neither_http_nor_this_machine(settings: Settings, engine: Engine, redis_client: object) -> None:
+    with running_api(settings, engine) as api:
+        for url in ("http://receiver.example/hook", "https://127.0.0.1/", "https://localhost/", "https://[::1]/"):
+            problem = call(api, "POST", "/v1/webhook-endpoints", 422, {"url": url})
+            assert "kazheng listen" in problem["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/url"),
+        ({"url": PUBLIC, "event_types": []}, "/event_types"),
+        ({"url": PUBLIC, "event_types": ["job.dreamt"]}, "/event_types/0"),
+        ({"url": PUBLIC, "event_types": ["webhook.ping"]}, "/event_types"),
+        ({"url": PUBLIC, "document_types": ["novel"]}, "/document_types/0"),
+        ({"url": PUBLIC, "batch_id": "bat_x"}, "/batch_id"),
+        ({"url": PUBLIC, "batch_id": "bat_" + "0" * 26}, "/batch_id"),
+        ({"url": PUBLIC, "payload": "fat"}, "/payload"),
+        ({"url": PUBLIC, "secret": "whsec_x"}, "/secret"),
+        ({"url": 7}, "/url"),
+        ([], ""),
+    ],
+)
+def test_wrong_fields_are_named(api: ApiBench, body: Any, pointer: str) -> None:
+    problem = call(api, "POST", "/v1/webhook-endpoints", 422, body)
+
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nul", b"\xff\xfe"])
+def test_a_body_that_is_no_json_is_a_problem(api: ApiBench, body: bytes) -> None:
+    answer = api.call("POST", "/v1/webhook-endpoints", data=body, content_type="application/json")
+
+    assert answer.status_code == 400
+    assert answer.content_type == "application/problem+json"
+
+
+def test_what_is_named_is_changed_and_the_rest_stays(api: ApiBench) -> None:
+    made = register(api, description="orders", event_types=["job.failed"])
+
+    changed = call(api, "PATCH", path_of(made), 200, {"payload": "full", "event_types": None})
+
+    assert (changed["payload"], changed["description"]) == ("full", "orders")
+    assert "job.succeeded" in changed["event_types"]
+    problem = call(api, "PATCH", path_of(made), 422, {"url": None})
+    assert problem["errors"] == [{"pointer": "/url", "detail": "must not be null"}]
+
+
+def test_endpoints_of_others_do_not_exist(api: ApiBench, engine: Engine) -> None:
+    endpoint = register(api)
+    _, stranger = make_client(engine, "stranger")
+    paths = [
+        ("GET", path_of(endpoint)),
+        ("PATCH", path_of(endpoint)),
+        ("DELETE", path_of(endpoint)),
+        ("POST", path_of(endpoint, "enable")),
+        ("POST", path_of(endpoint, "disable")),
+        ("POST", path_of(endpoint, "ping")),
+        ("POST", path_of(endpoint, "rotate-secret")),
+        ("GET", path_of(endpoint, "deliveries")),
+        ("GET", path_of(endpoint, "deliveries", "dlv_x")),
+        ("POST", path_of(endpoint, "deliveries", "dlv_x", "resend")),
+        ("POST", path_of(endpoint, "recover")),
+    ]
+
+    for method, path in paths:
+        body = {"since": "2026-01-01T00:00:00Z"} if path.endswith("recover") else {}
+        call(api, method, path, 404, body, key=stranger)
+    assert call(api, "GET", "/v1/webhook-endpoints", key=stranger)["data"] == []
+    assert call(api, "GET", path_of(endpoint))["status"] == "enabled"
+
+
+def test_events_of_others_are_neither_pulled_nor_delivered(api: ApiBench, engine: Engine) -> None:
+    _, stranger = make_client(engine, "stranger")
+    with receiver() as there:
+        mine = register(api, there.url)
+        theirs = call(api, "POST", "/v1/webhook-endpoints", 201, {"url": there.url}, key=stranger)
+        call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+        deliver(api, mine["id"])
+        deliver(api, theirs["id"])
+
+    assert len(there.seen) == 1
+    assert call(api, "GET", "/v1/events", key=stranger)["data"] == []
+    assert len(call(api, "GET", "/v1/events")["data"]) == 1
+
+
+def test_a_deleted_endpoint_is_gone_and_gets_nothing(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+        place(api)
+        call(api, "DELETE", path_of(endpoint), 204)
+        deliver(api, endpoint["id"])
+
+    assert there.seen == []
+    call(api, "GET", path_of(endpoint), 404)
+    call(api, "DELETE", path_of(endpoint), 404)
+
+
+def test_a_ping_reports_what_came_of_it(api: ApiBench) -> None:
+    with receiver(answers(200, body=b"pong")) as there:
+        endpoint = register(api, there.url)
+        report = call(api, "POST", path_of(endpoint, "ping"))
+
+    assert (report["delivered"], report["status_code"], report["excerpt"]) == (True, 200, "pong")
+    said = Webhook(endpoint["secret"]).verify(there.seen[0].body, there.seen[0].headers)
+    assert said["type"] == "webhook.ping"
+    report = call(api, "POST", path_of(endpoint, "ping"))
+    assert (report["delivered"], report["error"]) == (False, "No connection could be made.")
+
+
+def test_a_secret_is_rotated_with_both_signing_meanwhile(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        rotated = call(api, "POST", path_of(endpoint, "rotate-secret"), 200, {"overlap_hours": 1})
+        call(api, "POST", path_of(endpoint, "ping"))
+        call(api, "POST", path_of(endpoint, "rotate-secret"), 200, {"overlap_hours": 0})
+        call(api, "POST", path_of(endpoint, "ping"))
+
+    for secret in (endpoint["secret"], rotated["secret"]):
+        Webhook(secret).verify(there.seen[0].body, there.seen[0].headers)
+    assert len(there.seen[1].headers["webhook-signature"].split()) == 1
+
+
+def test_a_jobs_own_address_is_told_of_its_end_and_the_job_shows_it(api: ApiBench) -> None:
+    with receiver() as there:
+        job_id = api.submitted_id(query={"webhook_url": there.url + "?order=7"})
+        secret = call(api, "POST", "/v1/webhook-secret/rotate")["secret"]
+        before = api.get(f"/v1/jobs/{job_id}")
+        call(api, "POST", f"/v1/jobs/{job_id}/cancel")
+        (endpoint,) = call(api, "GET", "/v1/webhook-endpoints")["data"]
+        place(api)
+        waiting = api.get(f"/v1/jobs/{job_id}")
+        deliver(api, endpoint["id"])
+        told = api.get(f"/v1/jobs/{job_id}")
+
+    assert [seen.path for seen in there.seen] == ["/hook?order=7"]
+    Webhook(secret).verify(there.seen[0].body, there.seen[0].headers)
+    assert (endpoint["kind"], endpoint["url"]) == ("job_urls", there.url.removesuffix("/hook"))
+    assert before.json["deliveries"] == []  # type: ignore[index]
+    assert [one["status"] for one in waiting.json["deliveries"]] == ["pending"]  # type: ignore[index]
+    (shown,) = told.json["deliveries"]  # type: ignore[index]
+    assert (shown["status"], shown["attempts"], shown["event_type"]) == ("succeeded", 1, "job.canceled")
+    assert len({before.headers["ETag"], waiting.headers["ETag"], told.headers["ETag"]}) == 3
+
+
+def test_every_form_of_a_submission_may_name_an_address(api: ApiBench) -> None:
+    multipart = api.call("POST", "/v1/jobs", **form(webhook_url=PUBLIC))
+
+    assert multipart.status_code == 202, multipart.text
+    assert multipart.json["webhook_url"] == PUBLIC  # type: ignore[index]
+
+
+def test_erasing_a_job_forgets_its_address(api: ApiBench) -> None:
+    job_id = api.submitted_id(query={"webhook_url": PUBLIC})
+    call(api, "DELETE", f"/v1/jobs/{job_id}", 204)
+
+    assert call(api, "GET", f"/v1/jobs/{job_id}")["webhook_url"] is None
+
+
+def test_of_an_endpoint_for_job_urls_little_can_be_changed(api: ApiBench) -> None:
+    api.submitted_id(query={"webhook_url": PUBLIC})
+    (endpoint,) = call(api, "GET", "/v1/webhook-endpoints")["data"]
+
+    assert call(api, "PATCH", path_of(endpoint), 409, {"url": PUBLIC})["code"] == "endpoint_not_registered"
+    assert call(api, "POST", path_of(endpoint, "ping"), 409)["code"] == "endpoint_not_registered"
+    assert call(api, "PATCH", path_of(endpoint), 200, {"payload": "full"})["payload"] == "full"
+
+
+def test_deliveries_are_listed_filtered_and_sent_again(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        ids = [api.submitted_id() for _ in range(3)]
+        for job_id in ids:
+            call(api, "POST", f"/v1/jobs/{job_id}/cancel")
+        deliver(api, endpoint["id"])
+        listed = path_of(endpoint, "deliveries")
+        first = call(api, "GET", listed + "?limit=2")
+        rest = call(api, "GET", f"{listed}?limit=2&after={first['next']}")
+        found = [*first["data"], *rest["data"]]
+        assert [one["job_id"] for one in found] == ids[::-1]
+        assert rest["next"] is None
+        assert call(api, "GET", f"{listed}?status=failed")["data"] == []
+        assert call(api, "GET", f"{listed}?event_type=job.succeeded")["data"] == []
+        (one,) = call(api, "GET", f"{listed}?job_id={ids[1]}")["data"]
+        assert call(api, "GET", f"{listed}/{one['id']}") == one
+        assert one["attempts"][0]["excerpt"] == "ok"
+
+        again = call(api, "POST", f"{listed}/{one['id']}/resend")
+        deliver(api, endpoint["id"])
+
+    assert again["status"] == "pending"
+    assert there.event_ids[3] == one["event_id"] == there.event_ids[1]
+
+
+def test_recovering_brings_what_was_missed_and_nothing_twice(api: ApiBench) -> None:
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+        deliver(api, endpoint["id"])
+        call(api, "POST", path_of(endpoint, "disable"))
+        for _ in range(3):
+            call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+        assert deliver(api, endpoint["id"]) == 0
+        refused = call(api, "POST", path_of(endpoint, "recover"), 409, {"since": since})
+        assert refused["code"] == "endpoint_disabled"
+
+        call(api, "POST", path_of(endpoint, "enable"))
+        first = call(api, "POST", path_of(endpoint, "recover"), 202, {"since": since})
+        second = call(api, "POST", path_of(endpoint, "recover"), 202, {"since": since})
+        deliver(api, endpoint["id"])
+
+    assert first == {"recovered": 3, "complete": True}
+    assert second["recovered"] == 0
+    assert len(there.seen) == 4
+    assert len(set(there.event_ids)) == 4
+
+
+@pytest.mark.parametrize("since", [None, "yesterday", "2026-11-23T00:00:00", 7.5])
+def test_a_recovery_needs_a_moment_with_a_zone(api: ApiBench, since: Any) -> None:
+    endpoint = register(api)
+    if since == 7.5:
+        since = True
+
+    problem = call(api, "POST", path_of(endpoint, "recover"), 422, {"since": since})
+
+    assert problem["errors"][0]["pointer"] == "/since"
+
+
+def test_events_are_pulled_in_order_each_once(api: ApiBench) -> None:
+    ids = [api.submitted_id() for _ in range(5)]
+    seen, after = [], "latest"
+    after = call(api, "GET", "/v1/events?after=latest")["next"]
+    for job_id in ids:
+        call(api, "POST", f"/v1/jobs/{job_id}/cancel")
+        place(api)
+    while page := call(api, "GET", f"/v1/events?after={after}&limit=2")["data"]:
+        seen += page
+        after = call(api, "GET", f"/v1/events?after={after}&limit=2")["next"]
+
+    assert [event["data"]["job_id"] for event in seen] == ids
+    assert call(api, "GET", f"/v1/events?after={after}") == {"data": [], "next": after}
+    assert call(api, "GET", "/v1/events?types=batch.completed")["data"] == []
+    for wrong in ("after=first", "types=job.dreamt", "limit=0", "payload=fat", "before=1"):
+        call(api, "GET", f"/v1/events?{wrong}", 422)
+
+
+def test_pulled_events_hold_the_fields_if_wanted(api: ApiBench) -> None:
+    job_id = api.submitted_id()
+    api.succeed(job_id)
+    place(api)
+
+    thin = call(api, "GET", "/v1/events")["data"]
+    full = call(api, "GET", "/v1/events?payload=full")["data"]
+
+    assert "fields" not in thin[0]["data"]
+    assert full[0]["data"]["fields"]["name"]["value"] == "测样丽"
+    assert "polygon" not in full[0]["data"]["fields"]["name"]
+
+
+def test_an_event_can_be_made_to_try_receivers_with(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url, event_types=["job.succeeded", "quota.warning"])
+        made = call(api, "POST", "/v1/events", 202, {"type": "job.succeeded"})
+        call(api, "POST", "/v1/events", 202, {"type": "batch.completed"})
+        call(api, "POST", "/v1/events", 202, {"type": "quota.warning"})
+        deliver(api, endpoint["id"])
+
+    assert there.event_ids[0] == made["id"]
+    said = [json.loads(seen.body) for seen in there.seen]
+    assert [event["type"] for event in said] == ["job.succeeded", "quota.warning"]
+    assert all(event["data"]["test"] for event in said)
+    call(api, "POST", "/v1/events", 422, {"type": "webhook.ping"})
+    call(api, "POST", "/v1/events", 422, {"type": "quota.warning", "job_id": "job_" + "0" * 26})
+    call(api, "POST", "/v1/events", 404, {"type": "job.failed", "job_id": "job_" + "0" * 26})
+
+
+def test_there_is_an_end_to_endpoints(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.routes.webhook_endpoints.MOST_ENDPOINTS", 2)
+    register(api)
+    register(api)
+
+    assert call(api, "POST", "/v1/webhook-endpoints", 409, {"url": PUBLIC})["code"] == "endpoint_limit"
+
+
+def test_a_batchs_own_address_is_told_of_its_end_alone(api: ApiBench) -> None:
+    answer = api.call("POST", "/v1/batches", json={"webhook_url": PUBLIC, "close": True})
+    assert answer.status_code == 202, answer.text
+    assert answer.json["webhook_url"] == PUBLIC  # type: ignore[index]
+    problem = call(api, "POST", "/v1/batches", 422, {"webhook_url": "https://10.0.0.1/"})
+    assert problem["errors"][0]["pointer"] == "/webhook_url"
