@@ -15,13 +15,16 @@ if TYPE_CHECKING:
         KazhengError,
         ResultNotReadyError,
         WaitTimeoutError,
+        WebhookVerificationError,
     )
     from kazheng.models import Check, Field, Job, JobError, Result
+    from kazheng.webhooks import Endpoint, Event
 
 _HOMES = {
     "AsyncClient": "aio",
     "Client": "client",
     **dict.fromkeys(("Batch", "Item", "NamedImage"), "batches"),
+    **dict.fromkeys(("Endpoint", "Event"), "webhooks"),
     **dict.fromkeys(("Check", "Field", "Job", "JobError", "Result"), "models"),
     **dict.fromkeys(
         (
@@ -32,6 +35,7 @@ _HOMES = {
             "KazhengError",
             "ResultNotReadyError",
             "WaitTimeoutError",
+            "WebhookVerificationError",
         ),
         "errors",
     ),
@@ -45,6 +49,8 @@ __all__ = [
     "Batch",
     "Check",
     "Client",
+    "Endpoint",
+    "Event",
     "Field",
     "Item",
     "Job",
@@ -55,6 +61,7 @@ __all__ = [
     "Result",
     "ResultNotReadyError",
     "WaitTimeoutError",
+    "WebhookVerificationError",
 ]
 
 

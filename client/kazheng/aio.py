@@ -5,7 +5,8 @@ under way at once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,7 +14,8 @@ from typing import Any, Self, TypeVar
 from kazheng.batches import Batch, Item, NamedImage
 from kazheng.batches import Image as BatchImage
 from kazheng.client import Client, Image
-from kazheng.models import Job, Result
+from kazheng.models import Job, Json, Result
+from kazheng.webhooks import Endpoint, Event
 
 _Found = TypeVar("_Found")
 _END = object()
@@ -33,6 +35,7 @@ class AsyncClient:
         """Open a client; nothing is sent yet. The arguments are those of `Client`."""
         self._client = Client(api_key, base_url, timeout, **options)
         self.batches = AsyncBatches(self._client)
+        self.webhooks = AsyncWebhooks(self._client)
 
     async def __aenter__(self) -> Self:
         """The client itself."""
@@ -119,6 +122,39 @@ class AsyncBatches:
     async def export(self, batch: Batch | str, path: str | PathLike[str], **more: Any) -> Path:
         """Download a batch as a file; `more` are the other arguments of `Batches.export`."""
         return await asyncio.to_thread(self._batches.export, batch, path, **more)
+
+
+class AsyncWebhooks:
+    """`Client.webhooks`, awaited."""
+
+    def __init__(self, client: Client) -> None:
+        """Take the client that blocks."""
+        self._webhooks = client.webhooks
+        self.verify = client.webhooks.verify  # waits for nothing
+
+    async def create(self, url: str, **more: Any) -> Endpoint:
+        """Register an endpoint; `more` are the other arguments of `Webhooks.create`."""
+        return await asyncio.to_thread(self._webhooks.create, url, **more)
+
+    async def get(self, endpoint_id: str) -> Endpoint:
+        """An endpoint, and how it does."""
+        return await asyncio.to_thread(self._webhooks.get, endpoint_id)
+
+    async def delete(self, endpoint_id: str) -> None:
+        """Forget an endpoint."""
+        await asyncio.to_thread(self._webhooks.delete, endpoint_id)
+
+    async def ping(self, endpoint_id: str) -> Json:
+        """Send a ping at once, and report."""
+        return await asyncio.to_thread(self._webhooks.ping, endpoint_id)
+
+    async def recover(self, endpoint_id: str, since: datetime, until: datetime | None = None) -> int:
+        """Send everything of a time that an endpoint wants and has not taken; how many."""
+        return await asyncio.to_thread(self._webhooks.recover, endpoint_id, since, until)
+
+    async def events(self, after: str | None = None, **more: Any) -> tuple[Sequence[Event], str]:
+        """Events after a place, in order, and the place after them."""
+        return await asyncio.to_thread(self._webhooks.events, after, **more)
 
 
 async def _stepwise(found: Iterator[_Found]) -> AsyncIterator[_Found]:

@@ -23,6 +23,7 @@ from kazheng.errors import (
 )
 from kazheng.models import Job, Json, Result, json_mapping
 from kazheng.transport import DeadlineError, Timing, Transport, json_of, retry_after_seconds
+from kazheng.webhooks import Webhooks
 
 Image = str | PathLike[str] | bytes | BinaryIO
 
@@ -51,6 +52,7 @@ class Client:
         max_retries: int = 5,
         transport: httpx.BaseTransport | None = None,
         timing: Timing | None = None,
+        webhook_secret: str | None = None,
     ) -> None:
         """Open a client; nothing is sent yet.
 
@@ -61,6 +63,7 @@ class Client:
             max_retries: how often a request that failed for a passing reason is sent again.
             transport: how bytes travel, for proxies, own certificates and tests.
             timing: the clock and the pauses, for tests.
+            webhook_secret: `whsec_…`, for `webhooks.verify`.
         """
         http = httpx.Client(
             base_url=base_url.rstrip("/"),
@@ -75,6 +78,7 @@ class Client:
         )
         self._transport = Transport(http, max_retries=max_retries, timing=timing or Timing())
         self.batches = Batches(self._transport)
+        self.webhooks = Webhooks(self._transport, webhook_secret)
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -99,6 +103,7 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         expires_in: float | timedelta | None = None,
         cache: bool | None = None,
+        webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Hand over an image. When this returns, the image and the job are kept safe.
@@ -112,6 +117,7 @@ class Client:
             metadata: anything small that should come back with the job.
             expires_in: seconds after which a job that has not started is not wanted any more.
             cache: False: read it anew, though an equal image of yours was read before.
+            webhook_url: an https address that is told of the end, signed.
             idempotency_key: the same key and image give the same job, however often and whenever submitted; made up
                 when not given, so that the tries of one call never make two jobs.
 
@@ -135,6 +141,8 @@ class Client:
             form["expires_in"] = str(int(seconds))
         if cache is not None:
             form["cache"] = str(cache).lower()
+        if webhook_url is not None:
+            form["webhook_url"] = webhook_url
         # The name of the file stays here: people name files after people.
         files = {"image": ("image", _read(image), "application/octet-stream")}
         try:

@@ -6,7 +6,8 @@ KazhengError
 │   └── AuthenticationError  … with 401: no API key, a wrong one, or a revoked one
 ├── JobFailedError           the job ended without a result
 ├── ResultNotReadyError      the job has not ended yet
-└── WaitTimeoutError         the job had not ended when the time to wait was over
+├── WaitTimeoutError         the job had not ended when the time to wait was over
+└── WebhookVerificationError  a request is not from Kazheng, or too old
 """
 
 from collections.abc import Sequence
@@ -101,3 +102,7 @@ class WaitTimeoutError(KazhengError):
         self.job_id = job_id
         self.timeout_seconds = timeout_seconds
         self.status = status
+
+
+class WebhookVerificationError(KazhengError):
+    """A request that says it is a webhook is not from Kazheng, or too old."""

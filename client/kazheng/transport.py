@@ -2,7 +2,8 @@
 
 Sent again: when no answer came, on 429, 502, 503 and 504, and on the 409 that says an earlier try of the same
 submission is still being served. The wait doubles each time, with jitter, unless the server names one (`Retry-After`).
-Every request that is sent again is safe to: a submission carries one idempotency key for all its tries.
+Every request that is sent again is safe to: a submission carries one idempotency key for all its tries, and what would
+do a second thing is sent once.
 """
 
 import random
@@ -68,6 +69,7 @@ class Transport:
         *,
         deadline: float | None = None,
         held_seconds: float = 0.0,
+        is_repeatable: bool = True,
         **content: Any,
     ) -> Answer:
         """One request, sent again while that may help.
@@ -75,17 +77,19 @@ class Transport:
         Args:
             deadline: instant, by the clock in use, after which no further try begins.
             held_seconds: how much longer than usual the server may take, because it was asked to wait.
+            is_repeatable: False: send it once, for a second time would do a second thing.
 
         Raises:
             ApiUnreachableError: no answer came.
             ApiError: the API answered with a problem.
             DeadlineError: the deadline came before an answer.
         """
-        for attempt in range(1, self._max_retries + 2):
+        most_tries = self._max_retries + 1 if is_repeatable else 1
+        for attempt in range(1, most_tries + 1):
             answer, failure = self._try(method, path, held_seconds, content)
             if answer is not None and answer.is_success:
                 return answer
-            if attempt > self._max_retries or (answer is not None and not _may_succeed_later(answer)):
+            if attempt == most_tries or (answer is not None and not _may_succeed_later(answer)):
                 break
             delay = self._delay(attempt, answer)
             if deadline is not None and self.timing.monotonic() + delay >= deadline:

@@ -127,7 +127,8 @@ def test_an_address_is_taken_without_being_called() -> None:
         ({"expires_in": 604_801}, {"/expires_in"}),
         ({"expires_in": True}, {"/expires_in"}),
         ({"expires_in": 1.5}, {"/expires_in"}),
-        ({"webhook_url": "https://hooks.example"}, {"/webhook_url"}),
+        ({"webhook_url": ""}, {"/webhook_url"}),
+        ({"webhook_url": "https://hooks.example/" + "x" * 2048}, {"/webhook_url"}),
         ({"image": "x"}, {"/image"}),
         # All that is wrong is told at once.
         (
@@ -143,9 +144,9 @@ def test_wrong_fields_are_all_named(fields: dict[str, Any], pointers: set[str]) 
 
 
 def test_an_unknown_field_is_told_the_known_ones() -> None:
-    found = wrong_fields(json={"document_type": "id_card", "image_base64": "AAAA", "webhook_url": "x"})
+    found = wrong_fields(json={"document_type": "id_card", "image_base64": "AAAA", "callback": "x"})
 
-    assert "document_type, options, lane" in found["/webhook_url"]
+    assert "document_type, options, lane" in found["/callback"]
 
 
 def test_a_missing_document_type_is_named() -> None:

@@ -77,5 +77,5 @@ def test_a_job_has_exactly_the_members_of_the_contract() -> None:
     assert set(JobView.model_fields) == {
         "id", "object", "document_type", "options", "lane", "status", "waiting_on", "not_before", "queue",
         "client_reference_id", "metadata", "batch_id", "attempts", "created_at", "started_at", "completed_at",
-        "timings_ms", "error", "billing", "result", "links",
+        "timings_ms", "error", "billing", "result", "webhook_url", "deliveries", "links",
     }  # fmt: skip
