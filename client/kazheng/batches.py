@@ -127,6 +127,7 @@ class Batches:
         name: str | None = None,
         lane: str | None = None,
         cache: bool = True,
+        webhook_url: str | None = None,
         close: bool = True,
         idempotency_key: str | None = None,
     ) -> Batch:
@@ -139,6 +140,7 @@ class Batches:
             name: for people.
             lane: `bulk` unless somebody is waiting.
             cache: False: read images anew that were read before.
+            webhook_url: an https address that is told of the batch's end, signed.
             close: False: the batch takes more (`add`) until it is closed.
             idempotency_key: the same key and images give the same batch, however often this is tried.
 
@@ -150,6 +152,7 @@ class Batches:
         key = idempotency_key or str(uuid.uuid4())
         fields: dict[str, Any] = {"close": False, "cache": cache, "items": []}
         given = {"document_type": document_type, "options": options, "name": name, "lane": lane}
+        given["webhook_url"] = webhook_url
         fields |= {field: value for field, value in given.items() if value}
         answer = self._transport.send("POST", "/v1/batches", json=fields, headers={"Idempotency-Key": key})
         batch = Batch.from_json(json_of(answer))

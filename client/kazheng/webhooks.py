@@ -271,11 +271,8 @@ class Webhooks:
         Args:
             after: what an earlier call gave; `latest`: nothing that has been; None: from the first that is kept.
         """
-        query = {
-            "payload": payload,
-            **({"after": after} if after else {}),
-            **({"types": ",".join(types)} if types else {}),
-        }
+        given = {"payload": payload, "after": after, "types": ",".join(types)}
+        query = {name: value for name, value in given.items() if value}
         page = json_of(self._transport.send("GET", "/v1/events", params=query))
         found = [Event.from_json(str(entry.get("id")), entry) for entry in page.get("data") or ()]
         return found, str(page.get("next"))

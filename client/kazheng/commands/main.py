@@ -25,6 +25,9 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
     "Use it": {
         "submit": _Entry("submit", "Recognize pictures, or a folder of them, and show or save their fields."),
         "batches": _Entry("batches", "List, follow, save, cancel and retry batches."),
+        "webhooks": _Entry("webhooks", "Where events are sent, and what came of it."),
+        "listen": _Entry("listen", "Bring events to a program on this machine, signed like webhooks."),
+        "trigger": _Entry("listen", "Make an event to try receivers with."),
     },
     "Set it up": {
         "keys": _Entry("keys", "Make, list and revoke API keys."),
@@ -45,6 +48,8 @@ Start here:
       Many pictures, one line of JSON each.
   kazheng submit ./scans --type id_card --recursive --out results.xlsx
       A folder of any size; run it again to go on where it stopped.
+  kazheng listen --forward-to http://127.0.0.1:3000/hook
+      Webhooks for a program on this machine; `kazheng trigger job.succeeded` sends one.
   kazheng keys create --client shop
       An API key for another application.
   kazheng doctor
