@@ -45,6 +45,9 @@ bench: install  ## print the figures of docs/benchmarks.md, but for the quota's
 bench-batch: install  ## a batch of 100 000 images, from the first byte to the spreadsheet; about half an hour
 	$(BIN)/python -m benchmarks.batch
 
+bench-webhooks: install  ## deliveries a second, how soon they come, and beside bad receivers; about 5 minutes
+	$(BIN)/python -m benchmarks.webhooks
+
 bench-quota: install  ## the quota: used and refused, beside others; about 40 minutes
 	$(BIN)/python -m benchmarks.quota
 
@@ -58,4 +61,4 @@ lock:  ## pin the dependencies anew (needs uv)
 clean:  ## remove the environment and all local data
 	rm -rf $(VENV) .kazheng build *.egg-info
 
-.PHONY: help install run demo test check format bench bench-batch bench-quota chaos lock clean
+.PHONY: help install run demo test check format bench bench-batch bench-webhooks bench-quota chaos lock clean

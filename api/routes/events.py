@@ -69,7 +69,7 @@ def _sample(event_type: EventType, subject: str, step: str, job_id: str | None, 
     if subject == "job":
         said: dict[str, Any] = {"job_id": job_id or _NO_JOB, "status": step, "document_type": document_type}
         if event_type is EventType.JOB_FAILED:
-            said["error_code"] = "image_blurred"
+            said["error_code"] = "blurred"
     elif subject == "batch":
         said = {"batch_id": _NO_BATCH, "counts": {"total": 0}}
     elif subject == "quota":

@@ -235,9 +235,19 @@ class Webhooks:
         answer = self._transport.send("POST", path, json={"overlap_hours": overlap_hours}, is_repeatable=False)
         return str(json_of(answer)["secret"])
 
-    def deliveries(self, endpoint_id: str, *, page_size: int = 100, **filters: str) -> Iterator[Json]:
-        """Deliveries to an endpoint with their attempts, newest first; filters: `status`, `event_type`, `job_id`."""
-        yield from self._pages(f"{_path(endpoint_id)}/deliveries", {**filters, "limit": page_size})
+    def deliveries(
+        self,
+        endpoint_id: str,
+        *,
+        status: str | None = None,
+        event_type: str | None = None,
+        job_id: str | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Json]:
+        """Deliveries to an endpoint with their attempts, newest first."""
+        filters = {"status": status, "event_type": event_type, "job_id": job_id}
+        query = {name: value for name, value in filters.items() if value is not None}
+        yield from self._pages(f"{_path(endpoint_id)}/deliveries", {**query, "limit": page_size})
 
     def resend(self, endpoint_id: str, delivery_id: str) -> Json:
         """Send a delivery once more."""

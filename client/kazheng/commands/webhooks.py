@@ -75,9 +75,8 @@ def ping(endpoint_id: str) -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many, newest first.")
 def deliveries(endpoint_id: str, *, failed: bool, limit: int) -> None:
     """Show what was sent to an endpoint, and what it answered."""
-    filters = {"status": "failed"} if failed else {}
     with _client() as client:
-        found = list(islice(client.webhooks.deliveries(endpoint_id, **filters), limit))
+        found = list(islice(client.webhooks.deliveries(endpoint_id, status="failed" if failed else None), limit))
     rows = Table("delivery", "event", "job", "status", "attempts", "last answer", box=None, pad_edge=False)
     for one in found:
         attempts = one["attempts"]
