@@ -44,6 +44,7 @@ _LOST_EVERY_SECONDS = 5.0
 _EVENTS_AT_ONCE = 500
 _CALLS_AT_ONCE = 200
 _PORTION = 20
+_PORTION_SECONDS = 5.0
 # Answers that came are written down after so long at the latest: a crash repeats what is not.
 _SETTLE_SECONDS = 0.25
 _SLOW_SECONDS = 1.0
@@ -108,8 +109,8 @@ class DeliveryService:
         self._timeout = settings.webhook_timeout_seconds
         self._at_a_time = settings.webhook_at_a_time
         self._disable_after = timedelta(days=settings.webhook_disable_days)
-        # A portion ends with the first slow answer: one more is under way, and the settlement.
-        self._lease = timedelta(seconds=2 * settings.webhook_timeout_seconds + 30)
+        # The last delivery of a portion begins before its time is over; then it is settled.
+        self._lease = timedelta(seconds=_PORTION_SECONDS + settings.webhook_timeout_seconds + 10)
         self._clock = clock
         self._stopping = stopping
         self._for_all = threading.BoundedSemaphore(settings.webhook_threads)
@@ -174,7 +175,8 @@ class DeliveryService:
         self, portion: Portion, keys: Sequence[str], bodies: Mapping[str, Mapping[str, Any]], sender: Sender
     ) -> int:
         ended: list[Ended] = []
-        written_at, tried = time.monotonic(), 0
+        written_at = began = time.monotonic()
+        tried = 0
         for claimed in portion.deliveries:
             now = self._clock()
             if keys:
@@ -185,7 +187,7 @@ class DeliveryService:
             tried += 1
             self._count(portion, claimed, outcome)
             goes_on = outcome.verdict is Verdict.DELIVERED and outcome.duration_ms < _SLOW_SECONDS * 1000
-            if not goes_on or self._stopping.is_set():
+            if not goes_on or self._stopping.is_set() or time.monotonic() - began > _PORTION_SECONDS:
                 break
             if time.monotonic() - written_at > _SETTLE_SECONDS:
                 self._settle(portion, ended)

@@ -15,8 +15,9 @@ from tests.chaos.observer import Observer, Outcome
 
 _HEADER = (
     "| fault | accepted | lost | failed | doubled results | wrong results | vendor calls beyond one a job"
-    " | of these excused by the record | calls over quota | time to recover, s |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    " | of these excused by the record | calls over quota | ends untold | told under two ids | told again"
+    " | time to recover, s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -81,7 +82,8 @@ def _say(line: str) -> None:
 def _tell(title: str, outcome: Outcome) -> None:
     figures = (outcome.accepted, outcome.lost, outcome.failed, outcome.doubled_results, outcome.wrong_results)
     calls = (outcome.wasted_calls, outcome.excused_calls, outcome.over_quota)
-    cells = " | ".join(str(figure) for figure in (*figures, *calls))
+    told = (outcome.untold, outcome.told_differently, outcome.told_again)
+    cells = " | ".join(str(figure) for figure in (*figures, *calls, *told))
     _say(f"| {title} | {cells} | {outcome.seconds:.1f} |")
 
 

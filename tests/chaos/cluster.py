@@ -18,15 +18,19 @@ from sqlalchemy import Engine
 from benchmarks.scripted import ScriptedSandbox, running_sandbox
 from kazheng.stack.postgres import EmbeddedPostgres
 from kazheng.stack.valkey import EmbeddedValkey, free_port
+from shared.clock import utc_now
 from shared.database.accounts import save_account
-from shared.database.clients import create_key
+from shared.database.clients import create_key, find_client
+from shared.database.endpoints import ensure_secret, insert_endpoint
 from shared.database.engine import make_engine, transaction
 from shared.database.migrate import upgrade
 from shared.domain.quota import Billing
+from shared.domain.webhook import Payload
 from shared.limits import keys
 from shared.limits.connection import connect
 from shared.settings import Settings
 from tests.chaos.proxy import Mode, Proxy
+from tests.receivers import Receiver, receiver
 
 QPS = 20.0
 WORKERS = ("worker0", "worker1")
@@ -76,7 +80,8 @@ class Cluster:
         given = self.settings.model_dump(exclude_unset=True, exclude={"database_url", "redis_url", "secret_key"})
         secrets = {"secret_key": self.settings.require_secret_key()}
         urls = {"database_url": self._postgres.url, "redis_url": self._valkey.url}
-        more = {"task_events": False, "api_workers": 1, "api_threads": 16, "api_poll_threads": 4}
+        more: dict[str, object] = {"task_events": False, "api_workers": 1, "api_threads": 16, "api_poll_threads": 4}
+        more |= {"outbound_allowed_networks": "127.0.0.0/8", "outbound_allow_http": True, "webhook_timeout_seconds": 2}
         self._environment = os.environ | {
             f"KAZHENG_{name.upper()}": str(value) for name, value in {**given, **secrets, **urls, **more}.items()
         }
@@ -89,12 +94,16 @@ class Cluster:
         self.engine: Engine = make_engine(self.settings, application="chaos", pool_size=3)
         self.redis: Redis = connect(self.settings)
 
-    def start_all(self) -> None:
-        """Start everything, the servers first."""
+    def start_all(self, told: Receiver) -> None:
+        """Start everything, the servers first; the receiver is told of every job's end."""
+        self.told = told
         self.start("postgres", "valkey")
         upgrade(self.engine)
         with transaction(self.engine) as connection:
             self.api_key = create_key(connection, client="chaos", name="chaos")
+            client_id = find_client(connection, self.api_key) or ""
+            endpoint = insert_endpoint(connection, client_id, utc_now(), url=told.url, payload=Payload.THIN)
+            ensure_secret(connection, endpoint.id, self.settings.require_secret_key())
             save_account(
                 connection,
                 name="chaos",
@@ -244,10 +253,10 @@ def running_cluster(folder: Path, *, lease_seconds: int, app: str = "worker.main
     """Run one for the length of a `with` block."""
     account = {"qps": QPS, "window": "sliding"}
     script = {"accounts": [account], "latency": {"median_seconds": 0.3, "p95_seconds": 0.8}}
-    with running_sandbox(**script) as sandbox:
+    with running_sandbox(**script) as sandbox, receiver() as told:
         cluster = Cluster(folder, sandbox, lease_seconds=lease_seconds, app=app)
         try:
-            cluster.start_all()
+            cluster.start_all(told)
             yield cluster
         finally:
             cluster.stop_all()

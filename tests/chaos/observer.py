@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import random
 import threading
 import time
@@ -27,7 +28,8 @@ _SENDERS = 4
 class Outcome:
     """What became of one load: counts, and `seconds` from the end of the fault to the last terminal state.
 
-    `over_quota`: calls that the vendor refused because they came too fast.
+    `over_quota`: calls that the vendor refused because they came too fast. `untold`: jobs whose end no webhook told;
+    `told_differently`: those told under more than one id. `told_again`: deliveries beyond one a job.
     """
 
     accepted: int
@@ -41,6 +43,9 @@ class Outcome:
     over_quota: int
     processing: int
     refused_by_api: int
+    untold: int
+    told_differently: int
+    told_again: int
     seconds: float
 
 
@@ -119,7 +124,17 @@ class Observer:
         end = time.monotonic() + patience
         while self._open() and time.monotonic() < end:
             time.sleep(0.2)
-        return self._count(time.monotonic() - healed_at)
+        seconds = time.monotonic() - healed_at
+        while self._accepted.keys() - self._told().keys() and time.monotonic() < end:
+            time.sleep(0.2)
+        return self._count(seconds)
+
+    def _told(self) -> dict[str, list[str]]:
+        """The ids of the webhooks that told of each job, in the order in which they came."""
+        told: dict[str, list[str]] = {}
+        for seen in list(self.cluster.told.seen):
+            told.setdefault(json.loads(seen.body)["data"]["job_id"], []).append(seen.headers["webhook-id"])
+        return {job_id: ids for job_id, ids in told.items() if job_id in self._accepted}
 
     def _open(self) -> int:
         statement = select(func.count()).where(jobs.c.id.in_(list(self._accepted)), jobs.c.completed_at.is_(None))
@@ -152,6 +167,7 @@ class Observer:
             row.job_id for row in read if row.fields["card_number"]["value"] != card_number(self._accepted[row.job_id])
         ]
         calls = self._calls() - self._calls_before
+        told = self._told()
         return Outcome(
             accepted=len(ids),
             lost=len(ids) - len(final),
@@ -164,6 +180,9 @@ class Observer:
             over_quota=self._over_quota() - self._over_quota_before,
             processing=processing,
             refused_by_api=self._refused,
+            untold=len(self._accepted.keys() - told.keys()),
+            told_differently=sum(len(set(events)) > 1 for events in told.values()),
+            told_again=sum(len(events) - 1 for events in told.values()),
             seconds=seconds,
         )
 

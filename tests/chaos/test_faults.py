@@ -18,6 +18,7 @@ SECRETS = ("canary-", "样例银行")
 # The others, and all at random, are for `make chaos`: a killed API, for one, leaves idempotency keys locked.
 QUICK = (
     "worker_killed",
+    "beat_and_sweeper_killed",
     "redis_killed",
     "postgres_crashed",
     "postgres_cut",
@@ -48,6 +49,7 @@ def test_nothing_accepted_is_lost(cluster: Cluster, fault: str) -> None:
     assert (outcome.accepted, outcome.lost, outcome.failed) == (PICTURES, 0, 0)
     assert (outcome.doubled_results, outcome.wrong_results, outcome.processing) == (0, 0, 0)
     assert outcome.wasted_calls <= outcome.excused_calls
+    assert (outcome.untold, outcome.told_differently) == (0, 0)
 
 
 def test_neither_the_broker_nor_the_process_list_names_a_person(cluster: Cluster) -> None:

@@ -11,9 +11,12 @@ import httpx
 import openpyxl
 import pytest
 
+from benchmarks.fleet import wait_until
 from benchmarks.stack import Stack, running_stack
 from kazheng import Client
+from kazheng.webhooks import verify
 from tests.conftest import SAMPLES
+from tests.receivers import receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -22,7 +25,8 @@ KAZHENG = Path(sys.executable).parent / "kazheng"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack(sandbox_qps=5) as running:
+    local = {"outbound_allowed_networks": "127.0.0.0/8", "outbound_allow_http": True}
+    with running_stack(sandbox_qps=5, **local) as running:
         yield running
 
 
@@ -120,6 +124,74 @@ def test_a_folder_becomes_a_spreadsheet_and_is_not_paid_for_twice(
     assert read["broken.jpg"]["Error"] == "image_format_unsupported"
     assert list(tmp_path.glob("*.json")) == []
     look_at_the_batch(stack, told[1]["id"], tmp_path)
+
+
+def test_the_end_of_a_job_is_delivered_signed_with_its_fields(
+    stack: Stack, client: Client, samples: list[dict[str, Any]]
+) -> None:
+    expected = sample(samples, "id_front_exif.jpg")
+    with receiver() as there, receiver() as of_the_job:
+        endpoint = client.webhooks.create(there.url, event_types=["job.succeeded"], payload="full")
+        assert client.webhooks.ping(endpoint.id)["delivered"]
+        job = client.submit(
+            SAMPLES / expected["file"],
+            document_type="id_card",
+            options=expected["options"],
+            webhook_url=of_the_job.url,
+        )
+        client.wait(job)
+        wait_until(lambda: len(there.seen) == 2 and len(of_the_job.seen) == 1)
+        wait_until(lambda: {one["status"] for one in client.get(job.id).json["deliveries"]} == {"succeeded"})
+        client.webhooks.delete(endpoint.id)
+
+    event = client.webhooks.verify(there.seen[1].headers, there.seen[1].body, endpoint.secret)
+    assert (event.type, event.data["job_id"]) == ("job.succeeded", job.id)
+    assert event.data["fields"]["name"]["value"] == expected["fields"]["name"]
+    thin = json.loads(of_the_job.seen[0].body)
+    assert (thin["data"]["job_id"], "fields" in thin["data"]) == (job.id, False)
+    events, place = client.webhooks.events()
+    assert [one.data["job_id"] for one in events if one.id == event.id] == [job.id]
+    assert client.webhooks.events(place) == ([], place)
+
+
+def test_listen_brings_what_trigger_makes(stack: Stack) -> None:
+    with receiver() as there:
+        command = [str(KAZHENG), "listen", "--forward-to", there.url, "--stop-after", "2"]
+        environment = {**stack.environment, "PYTHONUNBUFFERED": "1"}
+        listening = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert listening.stdout is not None
+        secret = listening.stdout.readline().split()[-1]
+        listening.stdout.readline()
+        run(stack, "trigger", "job.succeeded")
+        run(stack, "trigger", "quota.warning")
+        rest, _ = listening.communicate(timeout=60)
+
+    assert listening.returncode == 0
+    assert "200 in" in rest
+    assert rest.splitlines()[-1] == "2 forwarded."
+    said = [verify(seen.headers, seen.body, secret) for seen in there.seen]
+    assert [(event.type, event.data["test"]) for event in said] == [("job.succeeded", True), ("quota.warning", True)]
+
+
+def test_every_command_about_webhooks(stack: Stack) -> None:
+    with receiver() as there:
+        created = run(stack, "webhooks", "create", there.url, "--events", "job.failed")
+        endpoint_id = created.split()[0]
+        assert "whsec_" in created
+        assert "HTTP 200" in run(stack, "webhooks", "ping", endpoint_id)
+        run(stack, "trigger", "job.failed")
+        wait_until(lambda: len(there.seen) == 2)
+        wait_until(lambda: "succeeded" in run(stack, "webhooks", "deliveries", endpoint_id))
+        assert "disabled" in run(stack, "webhooks", "disable", endpoint_id)
+        run(stack, "trigger", "job.failed")
+        run(stack, "webhooks", "recover", endpoint_id, "--since", "1h", expect=2)
+        assert "enabled" in run(stack, "webhooks", "enable", endpoint_id)
+        wait_until(lambda: "1 on their way" in run(stack, "webhooks", "recover", endpoint_id, "--since", "1h"))
+        wait_until(lambda: len(there.seen) == 3)
+        assert "whsec_" in run(stack, "webhooks", "rotate-secret", endpoint_id)
+        assert endpoint_id in run(stack, "webhooks", "list")
+        run(stack, "webhooks", "delete", endpoint_id)
+        assert endpoint_id not in run(stack, "webhooks", "list")
 
 
 def look_at_the_batch(stack: Stack, batch_id: str, folder: Path) -> None:
