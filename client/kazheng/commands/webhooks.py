@@ -7,7 +7,7 @@ from itertools import islice
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kazheng.client import Client
 from kazheng.commands.failures import CommandError
@@ -37,7 +37,7 @@ def list_endpoints() -> None:
     if not found:
         click.echo("There is no endpoint yet. Register one: kazheng webhooks create https://…")
         return
-    rows = Table("endpoint", "url", "status", "failures in a row", box=None, pad_edge=False)
+    rows = Table(_id("endpoint"), _text("url"), "status", "failures in a row", box=None, pad_edge=False)
     for endpoint in found:
         rows.add_row(endpoint.id, endpoint.url, endpoint.status, str(endpoint.failures))
     Console().print(rows)
@@ -77,7 +77,8 @@ def deliveries(endpoint_id: str, *, failed: bool, limit: int) -> None:
     """Show what was sent to an endpoint, and what it answered."""
     with _client() as client:
         found = list(islice(client.webhooks.deliveries(endpoint_id, status="failed" if failed else None), limit))
-    rows = Table("delivery", "event", "job", "status", "attempts", "last answer", box=None, pad_edge=False)
+    heads = (_id("delivery"), _text("event"), _text("job"), "status", "attempts", _text("last answer"))
+    rows = Table(*heads, box=None, pad_edge=False)
     for one in found:
         attempts = one["attempts"]
         last = (attempts[-1]["error"] or f"HTTP {attempts[-1]['status_code']}") if attempts else ""
@@ -139,6 +140,15 @@ def delete(endpoint_id: str) -> None:
     with _client() as client:
         client.webhooks.delete(endpoint_id)
     click.echo("Deleted.")
+
+
+def _id(head: str) -> Column:
+    """A column that is there to be copied from."""
+    return Column(head, no_wrap=True, min_width=30)
+
+
+def _text(head: str) -> Column:
+    return Column(head, overflow="fold")
 
 
 def _listed(text: str) -> list[str] | None:
