@@ -6,6 +6,7 @@ from pydantic import Field
 
 from api.schemas import Contract, Time
 from shared.domain.job import WaitingOn
+from shared.domain.webhook import EventType
 
 
 class TimelineEvent(Contract):
@@ -28,6 +29,8 @@ class TimelineEvent(Contract):
         "canceled",
         "expired",
         "erased",
+        "delivered",
+        "delivery_failed",
     ]
     at: Time
     worker: str | None = Field(None, description="Which process took the job, or was lost with it.")
@@ -48,6 +51,10 @@ class TimelineEvent(Contract):
         None, description="The call before it had no answer when its worker died: it may have been made, and billed."
     )
     error_code: str | None = None
+    delivery_id: str | None = Field(None, description="Of a webhook; its endpoint's log tells more.")
+    endpoint_id: str | None = None
+    event_type: EventType | None = None
+    status_code: int | None = Field(None, description="What the webhook's receiver answered.")
     source: str | None = Field(None, description="The earlier, equal job that had the answer.")
 
 

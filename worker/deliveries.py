@@ -14,7 +14,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -150,17 +150,13 @@ class DeliveryService:
             if portion is None:
                 return 0
             keys = self._secrets_of(portion, connection, now)
-            is_full = portion.endpoint.payload is Payload.FULL
-            job_ids = {one.event.job_id for one in portion.deliveries if one.event.job_id} if is_full else set()
-            contents = load_contents(connection, job_ids) if job_ids else {}
-        bodies = {one.id: event_body(one.event, contents) for one in portion.deliveries}
         if not portion.is_suspect:
-            return self._send_all(portion, keys, bodies, sender)
+            return self._send_all(portion, keys, sender)
         with _held(self._for_suspects) as is_free:
             if is_free:
-                return self._send_all(portion, keys, bodies, sender)
+                return self._send_all(portion, keys, sender)
         with transaction(self._engine) as connection:
-            rows.hand_back(connection, token)
+            rows.hand_back(connection, portion)
             rows.call_later(connection, endpoint_id, now)
         return 0
 
@@ -171,20 +167,17 @@ class DeliveryService:
             log.error("signing_secret_unreadable", endpoint_id=portion.endpoint.id)
             return ()
 
-    def _send_all(
-        self, portion: Portion, keys: Sequence[str], bodies: Mapping[str, Mapping[str, Any]], sender: Sender
-    ) -> int:
+    def _send_all(self, portion: Portion, keys: Sequence[str], sender: Sender) -> int:
         ended: list[Ended] = []
         written_at = began = time.monotonic()
         tried = 0
         for claimed in portion.deliveries:
             now = self._clock()
-            if keys:
-                outcome = sender.send(claimed.url, keys, claimed.event.id, bodies[claimed.id], now)
-            else:
-                outcome = Outcome(None, 0, "The signing secret can't be read any more. Rotate it.")
-            ended.append(Ended(claimed, outcome, _attempt(outcome, now), random.uniform(-0.2, 0.2)))  # noqa: S311
+            outcome = self._send(portion, claimed, keys, sender, now)
             tried += 1
+            if outcome is None:
+                continue
+            ended.append(Ended(claimed, outcome, _attempt(outcome, now), random.uniform(-0.2, 0.2)))  # noqa: S311
             self._count(portion, claimed, outcome)
             goes_on = outcome.verdict is Verdict.DELIVERED and outcome.duration_ms < _SLOW_SECONDS * 1000
             if not goes_on or self._stopping.is_set() or time.monotonic() - began > _PORTION_SECONDS:
@@ -192,15 +185,29 @@ class DeliveryService:
             if time.monotonic() - written_at > _SETTLE_SECONDS:
                 self._settle(portion, ended)
                 ended, written_at = [], time.monotonic()
-        self._settle(portion, ended, is_last=tried < len(portion.deliveries))
+        self._settle(portion, ended, hands_back=tried < len(portion.deliveries))
         return tried
 
-    def _settle(self, portion: Portion, ended: list[Ended], *, is_last: bool = False) -> None:
+    def _send(
+        self, portion: Portion, claimed: Claimed, keys: Sequence[str], sender: Sender, now: datetime
+    ) -> Outcome | None:
+        """Send one; None: its job was erased meanwhile."""
+        if not keys:
+            return Outcome(None, 0, "The signing secret can't be read any more. Rotate it.")
+        contents: dict[str, dict[str, Any]] = {}
+        if portion.endpoint.payload is Payload.FULL and claimed.event.job_id is not None:
+            with transaction(self._engine) as connection:
+                if not rows.still_held(connection, portion, claimed.id):
+                    return None
+                contents = load_contents(connection, [claimed.event.job_id])
+        return sender.send(claimed.url, keys, claimed.event.id, event_body(claimed.event, contents), now)
+
+    def _settle(self, portion: Portion, ended: list[Ended], *, hands_back: bool = False) -> None:
         with transaction(self._engine) as connection:
             if ended:
                 rows.settle(connection, portion, ended, self._clock(), disable_after=self._disable_after)
-            if is_last:
-                rows.hand_back(connection, portion.token)
+            if hands_back:
+                rows.hand_back(connection, portion)
 
     def _count(self, portion: Portion, claimed: Claimed, outcome: Outcome) -> None:
         DELIVERIES.labels(outcome.verdict).inc()

@@ -66,6 +66,8 @@ class _AgesCollector(Collector):
 _AGES = {
     "oldest_sent": ("kazheng_oldest_message_seconds", "Since the oldest message that nobody has taken was sent"),
     "oldest_overdue": ("kazheng_oldest_overdue_claim_seconds", "Since the oldest lease ran out that is not taken back"),
+    "oldest_event": ("kazheng_oldest_event_seconds", "Since the oldest event was written that has no place yet"),
+    "oldest_delivery": ("kazheng_oldest_delivery_seconds", "Since the oldest delivery was due to a healthy endpoint"),
     "sweep": ("kazheng_sweep_age_seconds", "Since the sweeper last ran"),
 }
 

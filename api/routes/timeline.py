@@ -14,10 +14,13 @@ from api.schemas import NoQuery
 from api.services import services
 from api.timeline_schemas import TimelineEvent, TimelineView
 from api.validation import validate_query
+from shared.database.delivery_log import Delivery, deliveries_of_job
 from shared.database.engine import transaction
 from shared.database.history import read_attempts, read_history
 from shared.database.jobs import Job
 from shared.domain.errors import NotFoundError
+
+_MOST_DELIVERIES = 100
 
 
 def read_timeline(job_id: str) -> Response:
@@ -26,8 +29,10 @@ def read_timeline(job_id: str) -> Response:
     job = find_job(job_id)
     with transaction(services().engine) as connection:
         history, calls = read_history(connection, job.id), read_attempts(connection, job.id)
+        told_of = deliveries_of_job(connection, job.id, most=_MOST_DELIVERIES)
     accepted = TimelineEvent(event="accepted", at=job.created_at)
     told = [accepted, *(TimelineEvent(**event) for event in history), *_calls(calls), *_ends(job)]
+    told += [event for delivery in told_of for event in _attempts_of(delivery)]
     # In one instant things stand in the order in which they were written.
     view = TimelineView(job_id=job.id, data=sorted(told, key=lambda event: event.at))
     return Response(to_json(view), content_type="application/json")
@@ -38,6 +43,18 @@ def _ends(job: Job) -> Iterator[TimelineEvent]:
         yield TimelineEvent(event=job.status.value, at=job.completed_at, **_given(error_code=job.error_code))
     if job.erased_at is not None:
         yield TimelineEvent(event="erased", at=job.erased_at)
+
+
+def _attempts_of(delivery: Delivery) -> Iterator[TimelineEvent]:
+    for attempt in delivery.attempts:
+        yield TimelineEvent(
+            event="delivery_failed" if attempt["error"] else "delivered",
+            at=attempt["at"],
+            delivery_id=delivery.id,
+            endpoint_id=delivery.endpoint_id,
+            event_type=delivery.event_type,
+            **_given(status_code=attempt["status_code"]),
+        )
 
 
 def _calls(attempts: list[Row[Any]]) -> Iterator[TimelineEvent]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, distinct, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, distinct, func, or_, select, text, update
 
 from shared.database.endpoints import ENDPOINT_COLUMNS, Endpoint, disable_endpoint, to_endpoint
 from shared.database.events import EVENT_COLUMNS, Event, to_event
@@ -103,7 +103,7 @@ def claim_portion(
         webhook_endpoints.c.deleted_at.is_(None),
         or_(webhook_endpoints.c.paused_until.is_(None), webhook_endpoints.c.paused_until <= now),
     )
-    row = connection.execute(select(*ENDPOINT_COLUMNS).where(usable).with_for_update()).one_or_none()
+    row = connection.execute(select(*ENDPOINT_COLUMNS).where(usable).with_for_update(key_share=True)).one_or_none()
     if row is None:
         return None
     endpoint = to_endpoint(row)
@@ -154,10 +154,24 @@ def claim_portion(
     return Portion(endpoint, token, tuple(found), is_suspect)
 
 
-def hand_back(connection: Connection, token: str) -> None:
-    """Put back what was claimed under a token and not sent."""
+def hand_back(connection: Connection, portion: Portion) -> None:
+    """Put back what is left of a portion."""
     values = {"status": DeliveryStatus.PENDING, "claim_token": None, "lease_until": None}
-    connection.execute(update(deliveries).where(deliveries.c.claim_token == token).values(values))
+    connection.execute(update(deliveries).where(*_is_of(portion)).values(values))
+
+
+def still_held(connection: Connection, portion: Portion, delivery_id: str) -> bool:
+    """Whether a delivery is still to be sent: its job may have been erased since the portion was claimed."""
+    statement = select(deliveries.c.id).where(deliveries.c.id == delivery_id, *_is_of(portion))
+    return connection.execute(statement).one_or_none() is not None
+
+
+def _is_of(portion: Portion) -> tuple[ColumnElement[bool], ...]:
+    return (
+        deliveries.c.endpoint_id == portion.endpoint.id,
+        deliveries.c.status == DeliveryStatus.SENDING,
+        deliveries.c.claim_token == portion.token,
+    )
 
 
 def call_later(connection: Connection, endpoint_id: str, now: datetime) -> None:
@@ -244,7 +258,8 @@ def _note_trouble(
     disable_after: timedelta,
 ) -> None:
     is_it = webhook_endpoints.c.id == endpoint.id
-    health = to_endpoint(connection.execute(select(*ENDPOINT_COLUMNS).where(is_it).with_for_update()).one()).health
+    locked = select(*ENDPOINT_COLUMNS).where(is_it).with_for_update(key_share=True)
+    health = to_endpoint(connection.execute(locked).one()).health
     succeeded = {}
     for outcome in outcomes:
         health = health.after(outcome, now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.endpoints import Endpoint
@@ -13,8 +13,6 @@ from shared.database.events import wants
 from shared.database.tables import deliveries, events, webhook_endpoints, webhook_secrets
 from shared.domain.webhook import DeliveryStatus, EventType
 from shared.ids import first_id, new_id
-
-_OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
 
 
 @dataclass(frozen=True)
@@ -164,13 +162,6 @@ def _recover_failed(connection: Connection, endpoint: Endpoint, event_ids: Seque
         ),
     )
     return connection.execute(update(deliveries).where(where).values(**_ANEW, next_attempt_at=now)).rowcount
-
-
-def count_waiting(connection: Connection) -> tuple[int, datetime | None]:
-    """Deliveries that wait, and since when the oldest does."""
-    waiting = deliveries.c.status.in_(_OPEN)
-    row = connection.execute(select(func.count(), func.min(deliveries.c.created_at)).where(waiting)).one()
-    return row[0], row[1]
 
 
 def sweep_events(connection: Connection, before: datetime, *, most: int) -> int:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -178,6 +178,8 @@ class Health:
         mean_ms = round(0.8 * self.mean_ms + 0.2 * outcome.duration_ms)
         if outcome.verdict is Verdict.DELIVERED:
             return Health(mean_ms=mean_ms)
+        if outcome.verdict is Verdict.GONE:  # says nothing of the others behind the same host
+            return replace(self, mean_ms=mean_ms)
         since = self.failing_since or now
         if outcome.verdict is Verdict.THROTTLED:
             return Health(self.failures, since, self.openings, now + throttle(outcome), mean_ms)

@@ -1,6 +1,7 @@
 """`/v1/webhook-endpoints` and `/v1/events`: self-service, and walls."""
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -54,8 +55,6 @@ class _NoBroker:
 
 def deliver(api: ApiBench, endpoint_id: str) -> int:
     """As a worker does it."""
-    import threading
-
     clock = api.services.clock
     Courier(engine=api.engine, publisher=_NoBroker(), clock=clock).round()  # type: ignore[arg-type]
     service = DeliveryService(engine=api.engine, settings=api.settings, clock=clock, stopping=threading.Event())
@@ -259,6 +258,9 @@ def test_a_jobs_own_address_is_told_of_its_end_and_the_job_shows_it(api: ApiBenc
     assert [one["status"] for one in waiting.json["deliveries"]] == ["pending"]  # type: ignore[index]
     (shown,) = told.json["deliveries"]  # type: ignore[index]
     assert (shown["status"], shown["attempts"], shown["event_type"]) == ("succeeded", 1, "job.canceled")
+    story = call(api, "GET", f"/v1/jobs/{job_id}/timeline")["data"]
+    assert [event["event"] for event in story] == ["accepted", "published", "canceled", "delivered"]
+    assert (story[-1]["endpoint_id"], story[-1]["status_code"]) == (endpoint["id"], 200)
     assert len({before.headers["ETag"], waiting.headers["ETag"], told.headers["ETag"]}) == 3
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -13,7 +14,8 @@ from shared.database.deliveries import claim_portion, take_back_lost
 from shared.database.endpoints import enable_endpoint, rotate_secret
 from shared.database.engine import transaction
 from shared.database.jobs import erase_job
-from shared.domain.webhook import RETRY_DELAYS, DeliveryStatus, DisabledReason, EventType, Payload
+from shared.domain.webhook import RETRY_DELAYS, DeliveryStatus, DisabledReason, EventType, Outcome, Payload
+from shared.sending import Sender
 from shared.settings import Settings
 from tests.fakes import FakeClock
 from tests.integration.webhook_bench import FIELD, WebhookBench
@@ -267,6 +269,41 @@ def test_410_disables_the_endpoint_and_its_owner_is_told(bench: WebhookBench) ->
     (news,) = [event["data"] for event in told if event["type"] == "endpoint.disabled"]
     assert (news["endpoint_id"], news["reason"]) == (endpoint.id, "gone")
     assert EventType.ENDPOINT_DISABLED in {event.type for event in bench.events()}
+
+
+def test_a_jobs_own_address_that_is_gone_says_nothing_of_its_host(bench: WebhookBench) -> None:
+    with receiver(answers(410)) as there:
+        endpoint = bench.register(there.url, kind="job_urls")
+        bench.sql("UPDATE webhook_secrets SET owner_id = :client", client=bench.client_id)
+        for number in range(7):
+            bench.canceled(webhook_url=f"{there.url}/{number}", webhook_endpoint_id=endpoint.id)
+        while bench.deliver(endpoint):
+            pass
+
+    assert len(there.seen) == 7
+    assert {delivery.status for delivery in bench.log(endpoint)} == {DeliveryStatus.FAILED}
+    assert bench.read(endpoint).disabled_at is None
+    assert bench.read(endpoint).health.failures == 0
+
+
+def test_a_job_erased_after_the_claim_is_not_sent_with_its_fields(
+    bench: WebhookBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiver() as there:
+        endpoint = bench.register(there.url, payload=Payload.FULL)
+        first, second = bench.succeeded(), bench.succeeded()
+        send = Sender.send
+
+        def erase_the_other(sender: Sender, *arguments: Any) -> Outcome:
+            with transaction(bench.engine) as connection:
+                erase_job(connection, second.id, client_id=bench.client_id, now=bench.clock())
+            return send(sender, *arguments)
+
+        monkeypatch.setattr(Sender, "send", erase_the_other)
+        bench.deliver(endpoint)
+
+    assert [json.loads(seen.body)["data"]["job_id"] for seen in there.seen] == [first.id]
+    assert [delivery.status for delivery in bench.log(endpoint)] == [DeliveryStatus.SUCCEEDED, DeliveryStatus.CANCELED]
 
 
 def test_days_of_failure_disable_and_enabling_brings_everything(bench: WebhookBench) -> None:
