@@ -42,6 +42,7 @@ def listen(*, url: str, types: str, payload: str, secret: str | None, after: str
     The API has to be reached from here, not the other way round. Ends with Ctrl-C.
     """
     settings = Settings.from_env()
+    _check_address(url)
     wanted = _known(types)
     with open_client(settings) as client, httpx.Client(timeout=_ANSWER_SECONDS, trust_env=False) as http:
         key = settings.api_key.get_secret_value() if settings.api_key else ""
@@ -107,10 +108,6 @@ def _try(http: httpx.Client, url: str, secret: str, event_id: str, body: bytes) 
     began = time.monotonic()
     try:
         answer = http.post(url, content=body, headers=headers)
-    except httpx.InvalidURL as error:
-        raise CommandError(f"--forward-to is no address: {error}") from None
-    except httpx.UnsupportedProtocol:
-        raise CommandError("--forward-to has to begin with http:// or https://") from None
     except httpx.HTTPError as error:
         return f"no answer ({type(error).__name__}). Does your receiver run there?", False
     milliseconds = round((time.monotonic() - began) * 1000)
@@ -120,6 +117,15 @@ def _try(http: httpx.Client, url: str, secret: str, event_id: str, body: bytes) 
 def _body(event: Event) -> dict[str, Any]:
     moment = event.timestamp or datetime.now(UTC)
     return {"type": event.type, "timestamp": moment.isoformat().replace("+00:00", "Z"), "data": event.data}
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise CommandError("--forward-to has to be an address such as http://127.0.0.1:3000/hook")
 
 
 def _known(types: str) -> list[str]:
