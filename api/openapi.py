@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from api.operations import Answer, Body, Operation, Parameter
 from api.problems import CONTENT_TYPE, status_of
 from api.schemas import Problem
+from api.webhook_schemas import EventBody
 from shared.domain.errors import DatabaseUnavailableError, InvalidRequestError, KazhengError, UnauthenticatedError
 
 _REF = "#/components/schemas/{model}"
@@ -34,6 +35,7 @@ def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{_KEY: []}],
         "paths": paths,
+        "webhooks": _webhooks(),
         "components": {
             "schemas": schemas,
             "securitySchemes": {_KEY: {"type": "http", "scheme": "bearer", "description": "`kz_…`"}},
@@ -47,13 +49,36 @@ def document_json(operations: Iterable[Operation]) -> bytes:
 
 
 def _schemas(rows: list[Operation]) -> dict[str, Any]:
-    models: dict[type[BaseModel], None] = {Problem: None}
+    models: dict[type[BaseModel], None] = {Problem: None, EventBody: None}
     for row in rows:
         parts: list[Body | Answer] = [*row.bodies, *row.answers.values()]
         models |= {part.model: None for part in parts if part.model is not None}
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas: dict[str, Any] = definitions["$defs"]
     return schemas
+
+
+def _webhooks() -> dict[str, Any]:
+    """What is sent to webhook endpoints: one body, told apart by its `type`."""
+    headers = [
+        Parameter("webhook-id", "The event's id: the same for all its attempts.", {"type": "string"}),
+        Parameter("webhook-timestamp", "When it was sent, seconds since 1970.", {"type": "string"}),
+        Parameter("webhook-signature", "`v1,…`, several while a secret is rotated.", {"type": "string"}),
+    ]
+    return {
+        "event": {
+            "post": {
+                "summary": "An event, signed by the Standard Webhooks specification",
+                "parameters": [_header(item) | {"required": True} for item in headers],
+                "requestBody": {"required": True, "content": {"application/json": _content(Body("", EventBody))}},
+                "responses": {
+                    "2XX": {"description": "Taken; all else is tried again"},
+                    "410": {"description": "Never again: the endpoint is disabled"},
+                },
+                "security": [],
+            }
+        }
+    }
 
 
 def _operation(row: Operation) -> dict[str, Any]:

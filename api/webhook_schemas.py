@@ -238,13 +238,18 @@ class RecoveryView(Contract):
     complete: bool
 
 
-class EventView(Contract):
-    """Something that happened, as deliveries tell it; `id` is their `webhook-id`."""
+class EventBody(Contract):
+    """Something that happened, as deliveries tell it."""
+
+    type: EventType
+    timestamp: str = Field(description="When it happened, RFC 3339, UTC.")
+    data: dict[str, Any] = Field(description="Ids and states; with `payload: full` the fields too.")
+
+
+class EventView(EventBody):
+    """An event, pulled; `id` is the `webhook-id` of its deliveries."""
 
     id: str
-    type: EventType
-    timestamp: str
-    data: dict[str, Any]
 
 
 class EventList(Contract):

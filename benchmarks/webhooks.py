@@ -28,7 +28,6 @@ from shared.ids import new_id
 _BURST = 5_000
 _RATE = 50.0
 _SECONDS = 20.0
-_CLOSED = "http://127.0.0.1:9/"
 _BAD = ("hangs", "drips", "fails", "slow", "closed")
 
 
@@ -168,10 +167,11 @@ def _print_speed(fleet: Fleet, url: str, worker: list[psutil.Process]) -> None:
 
 def _print_isolation(fleet: Fleet, url: str) -> None:
     print("\n| 50 good endpoints | p50, ms | p95, ms | p99, ms |\n| --- | --- | --- | --- |")
+    closed = f"http://127.0.0.1:{free_port()}/"
     for bad in ((), _BAD):
         _empty(fleet)
         clients = _register(fleet, [f"{url}/good/{number}" for number in range(50)])
-        noise = _register(fleet, [_CLOSED if name == "closed" else f"{url}/{name}" for name in bad])
+        noise = _register(fleet, [closed if name == "closed" else f"{url}/{name}" for name in bad])
         waits = _waits(fleet, url, clients, noise=noise)
         figures = " | ".join(f"{_percentile(waits, percent):.0f}" for percent in (50, 95, 99))
         print(f"| {'beside ' + ', '.join(bad) if bad else 'alone'} | {figures} |", flush=True)

@@ -82,6 +82,15 @@ def answers(status: int, headers: Mapping[str, str] | None = None, body: bytes =
     return behave
 
 
+def answers_as(status: list[int]) -> Behavior:
+    """With whatever status stands in the list by then."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        answers(status[0])(handler)
+
+    return behave
+
+
 def hangs(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(60)
 

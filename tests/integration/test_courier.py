@@ -1,16 +1,19 @@
 """Events get their place and reach whoever wants them; workers are called for what is due."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from shared.clock import utc_now
 from shared.database.batches import cancel_waiting
 from shared.database.deliveries import find_due
+from shared.database.delivery_log import sweep_endpoints, sweep_events
 from shared.database.engine import transaction
 from shared.database.events import list_events, place_events
-from shared.database.jobs import claim_job, erase_job, fail_job, release_job
+from shared.database.jobs import cancel_job, claim_job, erase_job, fail_job, release_job
 from shared.database.operating import Selection, fail_jobs
 from shared.database.recovery import expire_due, find_abandoned, take_back
 from shared.domain.errors import DatabaseUnavailableError
@@ -170,8 +173,6 @@ def test_an_event_that_becomes_visible_late_is_read_all_the_same(bench: WebhookB
     held, committed = threading.Event(), threading.Event()
 
     def end_slowly() -> None:
-        from shared.database.jobs import cancel_job
-
         with transaction(engine) as connection:
             cancel_job(connection, early.id, client_id=bench.client_id, now=bench.clock())
             held.set()
@@ -268,12 +269,24 @@ def test_the_courier_outlives_an_outage_and_a_defect(bench: WebhookBench, monkey
     assert troubles == []
 
 
+def test_what_is_not_sent_is_told_to_the_operator(bench: WebhookBench) -> None:
+    assert "webhooks" not in {trouble.what for trouble in bench.troubles()}
+    endpoint = bench.register("https://a.example/")
+    bench.canceled()
+    bench.clock.forward(minutes=3)
+    unplaced = {trouble.what: trouble.seen for trouble in bench.troubles()}
+    bench.clock.forward(minutes=-3)
+    bench.place()
+    bench.clock.forward(minutes=4)
+    unsent = {trouble.what: trouble.seen for trouble in bench.troubles()}
+    bench.sql("UPDATE webhook_endpoints SET failures = 1 WHERE id = :id", id=endpoint.id)
+
+    assert "180 s ago" in unplaced["webhooks"]
+    assert "240 s ago" in unsent["webhooks"]
+    assert "webhooks" not in {trouble.what for trouble in bench.troubles()}
+
+
 def test_old_events_and_deleted_endpoints_are_swept(bench: WebhookBench) -> None:
-    from datetime import timedelta
-
-    from shared.clock import utc_now
-    from shared.database.delivery_log import sweep_endpoints, sweep_events
-
     kept, gone = bench.register("https://a.example/"), bench.register("https://b.example/")
     bench.canceled()
     bench.place()

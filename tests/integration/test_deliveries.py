@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine
 from standardwebhooks import Webhook
 
-from shared.database.deliveries import claim_portion, take_back_lost
 from shared.database.endpoints import enable_endpoint, rotate_secret
 from shared.database.engine import transaction
 from shared.database.jobs import erase_job
@@ -22,6 +21,7 @@ from tests.integration.webhook_bench import FIELD, WebhookBench
 from tests.receivers import (
     Behavior,
     answers,
+    answers_as,
     cuts_off,
     drips_body,
     drips_headers,
@@ -33,15 +33,6 @@ from tests.receivers import (
     redirects,
     speaks_no_http,
 )
-
-
-def answers_as(status: list[int]) -> Behavior:
-    """With whatever status stands in the list by then."""
-
-    def behave(handler: BaseHTTPRequestHandler) -> None:
-        answers(status[0])(handler)
-
-    return behave
 
 
 @pytest.fixture
@@ -192,57 +183,6 @@ def test_a_closed_door_is_told(bench: WebhookBench) -> None:
     assert "No connection could be made" in bench.log(endpoint)[0].attempts[0]["error"]
 
 
-def test_five_failures_in_a_row_open_the_breaker_which_costs_no_attempt(bench: WebhookBench) -> None:
-    with receiver(answers(500)) as there:
-        endpoint = bench.register(there.url)
-        for _ in range(20):
-            bench.canceled()
-        for _ in range(5):
-            bench.deliver(endpoint)
-        assert bench.deliver(endpoint) == 0
-        assert bench.due() == []
-        assert len(there.seen) == 5
-
-        pauses = []
-        for _ in range(7):
-            pauses.append(bench.forward_to_next(endpoint).total_seconds())
-            assert bench.deliver(endpoint) == 1
-
-    assert pauses == [30, 60, 120, 240, 480, 600, 600]
-    spent = [len(delivery.attempts) for delivery in bench.log(endpoint)]
-    assert sum(spent) == 12
-    assert bench.read(endpoint).disabled_at is None
-
-
-def test_a_breaker_closes_with_the_first_success(bench: WebhookBench) -> None:
-    status = [500]
-    with receiver(answers_as(status)) as there:
-        endpoint = bench.register(there.url)
-        for _ in range(20):
-            bench.canceled()
-        for _ in range(5):
-            bench.deliver(endpoint)
-        status[0] = 200
-        bench.forward_to_next(endpoint)
-        bench.deliver(endpoint)
-
-    assert len(there.seen) == 25
-    assert bench.read(endpoint).health.failures == 0
-    assert {delivery.status for delivery in bench.log(endpoint)} == {DeliveryStatus.SUCCEEDED}
-
-
-def test_retry_after_is_honored_and_costs_no_attempt(bench: WebhookBench) -> None:
-    with receiver(answers(429, {"Retry-After": "40"})) as there:
-        endpoint = bench.register(there.url)
-        bench.canceled()
-        for _ in range(12):
-            assert bench.deliver(endpoint) == 1
-            assert bench.deliver(endpoint) == 0
-            assert bench.forward_to_next(endpoint) == timedelta(seconds=40)
-
-    assert bench.log(endpoint)[0].status is DeliveryStatus.PENDING
-
-
 @pytest.mark.parametrize(("asked", "waited"), [("7200", 7200), ("999999999", 86_400)])
 def test_a_failure_may_ask_for_a_later_attempt_within_a_day(bench: WebhookBench, asked: str, waited: int) -> None:
     with receiver(answers(503, {"Retry-After": asked})) as there:
@@ -269,21 +209,6 @@ def test_410_disables_the_endpoint_and_its_owner_is_told(bench: WebhookBench) ->
     (news,) = [event["data"] for event in told if event["type"] == "endpoint.disabled"]
     assert (news["endpoint_id"], news["reason"]) == (endpoint.id, "gone")
     assert EventType.ENDPOINT_DISABLED in {event.type for event in bench.events()}
-
-
-def test_a_jobs_own_address_that_is_gone_says_nothing_of_its_host(bench: WebhookBench) -> None:
-    with receiver(answers(410)) as there:
-        endpoint = bench.register(there.url, kind="job_urls")
-        bench.sql("UPDATE webhook_secrets SET owner_id = :client", client=bench.client_id)
-        for number in range(7):
-            bench.canceled(webhook_url=f"{there.url}/{number}", webhook_endpoint_id=endpoint.id)
-        while bench.deliver(endpoint):
-            pass
-
-    assert len(there.seen) == 7
-    assert {delivery.status for delivery in bench.log(endpoint)} == {DeliveryStatus.FAILED}
-    assert bench.read(endpoint).disabled_at is None
-    assert bench.read(endpoint).health.failures == 0
 
 
 def test_a_job_erased_after_the_claim_is_not_sent_with_its_fields(
@@ -330,50 +255,6 @@ def test_days_of_failure_disable_and_enabling_brings_everything(bench: WebhookBe
         bench.deliver(endpoint)
 
     assert len(there.seen) > before
-
-
-def test_a_dead_workers_deliveries_are_sent_again_under_the_same_id(bench: WebhookBench) -> None:
-    with receiver() as there:
-        endpoint = bench.register(there.url)
-        bench.canceled()
-        bench.place()
-        now = bench.clock()
-        with transaction(bench.engine) as connection:
-            portion = claim_portion(
-                connection, endpoint.id, token="dead", now=now, lease_until=now + timedelta(seconds=60), most=20,
-                at_a_time=4,
-            )  # fmt: skip
-        assert portion is not None
-        assert bench.deliver(endpoint) == 0
-
-        bench.clock.forward(seconds=61)
-        with transaction(bench.engine) as connection:
-            assert take_back_lost(connection, bench.clock()) == 1
-        assert bench.deliver(endpoint) == 1
-
-    assert there.event_ids == [portion.deliveries[0].event.id]
-
-
-def test_an_endpoint_has_only_so_many_portions_under_way(bench: WebhookBench) -> None:
-    endpoint = bench.register("https://cards.example/hook")
-    for _ in range(100):
-        bench.canceled()
-    bench.place()
-    now = bench.clock()
-
-    def claims(token: str) -> bool:
-        with transaction(bench.engine) as connection:
-            portion = claim_portion(
-                connection, endpoint.id, token=token, now=now, lease_until=now + timedelta(seconds=60), most=5,
-                at_a_time=4,
-            )  # fmt: skip
-        return portion is not None
-
-    assert [claims(f"first{number}") for number in range(2)] == [True, False]
-    bench.sql("UPDATE webhook_endpoints SET succeeded_at = now()")
-    assert [claims(str(number)) for number in range(5)] == [True] * 3 + [False] * 2
-    bench.sql("UPDATE webhook_endpoints SET mean_ms = 5000")
-    assert not claims("slow")
 
 
 def test_both_secrets_sign_while_one_is_rotated(bench: WebhookBench) -> None:

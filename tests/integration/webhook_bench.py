@@ -12,6 +12,7 @@ from shared.database.delivery_log import Delivery, list_deliveries
 from shared.database.endpoints import Endpoint, ensure_secret, get_endpoint, insert_endpoint
 from shared.database.engine import transaction
 from shared.database.events import Event, list_events, place_events
+from shared.database.health import Trouble, find_troubles
 from shared.database.jobs import Job, cancel_job, claim_job, succeed_job
 from shared.database.tables import deliveries
 from shared.domain.webhook import Payload
@@ -132,6 +133,10 @@ class WebhookBench:
         waited = moment - self.clock()
         self.clock.now = moment
         return waited
+
+    def troubles(self) -> list[Trouble]:
+        with transaction(self.engine) as connection:
+            return find_troubles(connection, self.clock())
 
     def sql(self, statement: str, **values: Any) -> Any:
         with transaction(self.engine) as connection:
