@@ -65,11 +65,12 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """Connect what the routes need; nothing is asked of the network before the first use.
 
     Raises:
-        SettingsError: an address is missing.
+        SettingsError: an address or the secret key is missing.
         StorageUnavailableError: the folder of images can't be made.
     """
     engine = make_engine(settings, application="kazheng-api", pool_size=min(_POOL_SIZE, settings.api_threads))
     clock = clock or DatabaseClock(engine)
+    settings.require_secret_key()  # signing secrets are sealed with it
     store = make_store(settings)
     redis = connect(settings)
     intake = Intake(

@@ -48,6 +48,8 @@ _PORTION_SECONDS = 5.0
 # Answers that came are written down after so long at the latest: a crash repeats what is not.
 _SETTLE_SECONDS = 0.25
 _SLOW_SECONDS = 1.0
+# When to call again for an endpoint that found no free thread, or none among those for endpoints that do badly.
+_NO_THREAD, _NO_SHARE = timedelta(seconds=0.5), timedelta(seconds=5)
 # A worker stays with an endpoint so long, then others get their turn.
 _STAY_SECONDS = 5.0
 
@@ -123,7 +125,11 @@ class DeliveryService:
             DatabaseUnavailableError: Postgres is away; what was sent and not written down is sent again.
         """
         with _held(self._for_all) as is_free:
-            return self._stay(endpoint_id) if is_free else 0
+            if is_free:
+                return self._stay(endpoint_id)
+        with transaction(self._engine) as connection:
+            rows.call_again(connection, endpoint_id, self._clock() + _NO_THREAD)
+        return 0
 
     def _stay(self, endpoint_id: str) -> int:
         leave_at, tried = time.monotonic() + _STAY_SECONDS, 0
@@ -157,7 +163,7 @@ class DeliveryService:
                 return self._send_all(portion, keys, sender)
         with transaction(self._engine) as connection:
             rows.hand_back(connection, portion)
-            rows.call_later(connection, endpoint_id, now)
+            rows.call_again(connection, endpoint_id, now + _NO_SHARE)
         return 0
 
     def _secrets_of(self, portion: Portion, connection: Connection, now: datetime) -> Sequence[str]:

@@ -174,10 +174,10 @@ def _is_of(portion: Portion) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def call_later(connection: Connection, endpoint_id: str, now: datetime) -> None:
-    """Call no worker for an endpoint for some seconds."""
+def call_again(connection: Connection, endpoint_id: str, at: datetime) -> None:
+    """Call a worker for an endpoint no earlier than this."""
     is_it = webhook_endpoints.c.id == endpoint_id
-    connection.execute(update(webhook_endpoints).where(is_it).values(called_at=now))
+    connection.execute(update(webhook_endpoints).where(is_it).values(called_at=at - _CALL_LIFE))
 
 
 _SETTLE = text("""

@@ -119,18 +119,19 @@ def count_registered(connection: Connection, client_id: str) -> int:
     return connection.execute(statement).scalar_one()
 
 
+_WELL = {"failures": 0, "failing_since": None, "openings": 0, "paused_until": None, "called_at": None, "mean_ms": 0}
+
+
 def change_endpoint(connection: Connection, endpoint_id: str, values: Mapping[str, Any], *, client_id: str) -> None:
-    """Give an endpoint other values."""
+    """Give an endpoint other values; at another address it starts as if nothing had been wrong with it."""
+    anew = _WELL if "url" in values else {}
     if values:
-        connection.execute(update(webhook_endpoints).where(_owned(endpoint_id, client_id)).values(**values))
+        connection.execute(update(webhook_endpoints).where(_owned(endpoint_id, client_id)).values(**values, **anew))
 
 
 def delete_endpoint(connection: Connection, endpoint_id: str, *, client_id: str, now: datetime) -> None:
     """Send nothing more to an endpoint and forget it; its deliveries are swept later. Twice changes nothing."""
     connection.execute(update(webhook_endpoints).where(_owned(endpoint_id, client_id)).values(deleted_at=now))
-
-
-_WELL = {"failures": 0, "failing_since": None, "openings": 0, "paused_until": None, "called_at": None, "mean_ms": 0}
 
 
 def enable_endpoint(connection: Connection, endpoint_id: str, *, client_id: str) -> None:

@@ -1,14 +1,15 @@
 """`/v1/webhook-endpoints` and `/v1/events`: self-service, and walls."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from standardwebhooks import Webhook
 
 from shared.database.engine import transaction
-from shared.database.tables import webhook_secrets
+from shared.database.tables import webhook_endpoints, webhook_secrets
 from shared.settings import Settings
 from tests.factories import make_client
 from tests.integration.api_tools import ApiBench, form, running_api
@@ -123,6 +124,20 @@ def test_what_is_named_is_changed_and_the_rest_stays(api: ApiBench) -> None:
     assert "job.succeeded" in changed["event_types"]
     problem = call(api, "PATCH", path_of(made), 422, {"url": None})
     assert problem["errors"] == [{"pointer": "/url", "detail": "must not be null"}]
+
+
+def test_at_another_address_an_endpoint_starts_anew(api: ApiBench) -> None:
+    made = register(api)
+    with transaction(api.engine) as connection:
+        failing = {"failures": 9, "openings": 3, "paused_until": api.services.clock() + timedelta(minutes=9)}
+        connection.execute(update(webhook_endpoints).values(**failing))
+    assert call(api, "GET", path_of(made))["status"] == "paused"
+
+    call(api, "PATCH", path_of(made), 200, {"description": "still failing"})
+    assert call(api, "GET", path_of(made))["status"] == "paused"
+    changed = call(api, "PATCH", path_of(made), 200, {"url": PUBLIC + "/new"})
+
+    assert (changed["status"], changed["failures"]) == ("enabled", 0)
 
 
 def test_endpoints_of_others_do_not_exist(api: ApiBench, engine: Engine) -> None:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine
 
 from shared.domain.webhook import DeliveryStatus
+from shared.outbound import AddressRefusedError, OutboundPolicy, check_url
 from shared.settings import Settings
 from tests.integration.webhook_bench import WebhookBench
 from tests.receivers import receiver
@@ -59,6 +60,8 @@ def walled(settings: Settings, engine: Engine) -> WebhookBench:
 
 @pytest.mark.parametrize("url", HOSTILE)
 def test_no_hostile_address_is_connected_to(walled: WebhookBench, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AddressRefusedError):
+        check_url(url, OutboundPolicy(allow_http=True))
     endpoint = walled.register(url)
     walled.canceled()
     walled.place()
