@@ -97,7 +97,7 @@ class Courier:
         for endpoint_id in due:
             if not self._publisher.publish(TaskName.DELIVER, QueueName.WEBHOOKS, endpoint_id=endpoint_id):
                 break  # called for again in some seconds
-        return placed.events == _EVENTS_AT_ONCE
+        return placed == _EVENTS_AT_ONCE
 
 
 class DeliveryService:

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.endpoints import Endpoint
-from shared.database.events import wants
+from shared.database.events import new_delivery, wants
 from shared.database.tables import deliveries, events, webhook_endpoints, webhook_secrets
 from shared.domain.webhook import DeliveryStatus, EventType
-from shared.ids import first_id, new_id
+from shared.ids import first_id
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,7 @@ def recover(
     found = list(connection.execute(wanted))
     if not found:
         return Recovered(0, None)
-    rows = [
-        {
-            "id": new_id("dlv"),
-            "endpoint_id": endpoint.id,
-            "event_id": row.id,
-            "job_id": row.job_id,
-            "status": DeliveryStatus.PENDING,
-            "next_attempt_at": now,
-            "created_at": now,
-        }
-        for row in found
-    ]
+    rows = [new_delivery(row.id, endpoint.id, row.job_id, None, now) for row in found]
     made = upsert(deliveries).values(rows).on_conflict_do_nothing(index_elements=["event_id", "endpoint_id"])
     number = connection.execute(made).rowcount
     number += _recover_failed(connection, endpoint, [row.id for row in found], now)

@@ -115,16 +115,8 @@ _PLACE = text("""
 """)
 
 
-@dataclass(frozen=True)
-class Placed:
-    """What one round of placing did: events that got their place, endpoints that have something new to take."""
-
-    events: int
-    endpoint_ids: frozenset[str]
-
-
-def place_events(connection: Connection, now: datetime, *, most: int) -> Placed | None:
-    """Give new events their place, oldest first, and make a delivery for each endpoint that wants one.
+def place_events(connection: Connection, now: datetime, *, most: int) -> int | None:
+    """Give new events their place, oldest first, and make a delivery for each endpoint that wants one; how many events.
 
     None: another process is at it.
     """
@@ -133,21 +125,41 @@ def place_events(connection: Connection, now: datetime, *, most: int) -> Placed 
     found = select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(most)
     event_ids = list(connection.execute(found).scalars())
     if not event_ids:
-        return Placed(0, frozenset())
+        return 0
     numbers = select(event_positions.next_value()).select_from(func.generate_series(1, len(event_ids)))
     places = sorted(connection.execute(numbers).scalars())
     connection.execute(_PLACE, {"event_ids": event_ids, "places": places})
-    return Placed(len(event_ids), frozenset(deliver_to_all(connection, event_ids, now)))
+    _deliver_to_all(connection, event_ids, now)
+    return len(event_ids)
 
 
-def deliver_to_all(connection: Connection, event_ids: Sequence[str], now: datetime) -> set[str]:
-    """Make deliveries of these events for whoever wants them; the endpoints that got one. Twice makes no more."""
+def _deliver_to_all(connection: Connection, event_ids: Sequence[str], now: datetime) -> None:
+    """Make deliveries of these events for whoever wants them. Twice makes no more."""
     registered = (
         select(events.c.id, webhook_endpoints.c.id.label("endpoint_id"), events.c.job_id, literal(None).label("url"))
         .join(webhook_endpoints, wants())
         .where(events.c.id == any_(_array(event_ids)), webhook_endpoints.c.disabled_at.is_(None))
     )
-    return _insert(connection, list(connection.execute(union_all(registered, *_by_url(event_ids)))), now)
+    found = list(connection.execute(union_all(registered, *_by_url(event_ids))))
+    if found:
+        statement = upsert(deliveries).on_conflict_do_nothing(index_elements=["event_id", "endpoint_id"])
+        connection.execute(
+            statement, [new_delivery(row.id, row.endpoint_id, row.job_id, row.url, now) for row in found]
+        )
+
+
+def new_delivery(event_id: str, endpoint_id: str, job_id: str | None, url: str | None, now: datetime) -> dict[str, Any]:
+    """The row of a delivery that is due at once; `url` None: the endpoint's."""
+    return {
+        "id": new_id("dlv"),
+        "endpoint_id": endpoint_id,
+        "event_id": event_id,
+        "job_id": job_id,
+        "url": url,
+        "status": DeliveryStatus.PENDING,
+        "next_attempt_at": now,
+        "created_at": now,
+    }
 
 
 def wants() -> Any:
@@ -191,27 +203,6 @@ def _by_url(event_ids: Sequence[str]) -> list[Any]:
 
 def _array(values: Sequence[str]) -> Any:
     return literal(list(values), ARRAY(TEXT))
-
-
-def _insert(connection: Connection, found: Sequence[Any], now: datetime) -> set[str]:
-    if not found:
-        return set()
-    rows = [
-        {
-            "id": new_id("dlv"),
-            "endpoint_id": row.endpoint_id,
-            "event_id": row.id,
-            "job_id": row.job_id,
-            "url": row.url,
-            "status": DeliveryStatus.PENDING,
-            "next_attempt_at": now,
-            "created_at": now,
-        }
-        for row in found
-    ]
-    statement = upsert(deliveries).on_conflict_do_nothing(index_elements=["event_id", "endpoint_id"])
-    connection.execute(statement, rows)
-    return {row["endpoint_id"] for row in rows}
 
 
 def list_events(

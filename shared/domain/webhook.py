@@ -173,7 +173,8 @@ class Health:
     def after(self, outcome: Outcome, now: datetime) -> "Health":
         """How it does after an attempt.
 
-        After five failures in a row it gets a pause, then one attempt; each that fails doubles the next pause.
+        After five failures in a row it gets a pause, then one attempt; each that fails doubles the next pause. Attempts
+        that were under way when the pause began change nothing of it.
         """
         mean_ms = round(0.8 * self.mean_ms + 0.2 * outcome.duration_ms)
         if outcome.verdict is Verdict.DELIVERED:
@@ -184,7 +185,8 @@ class Health:
         if outcome.verdict is Verdict.THROTTLED:
             return Health(self.failures, since, self.openings, now + throttle(outcome), mean_ms)
         failures = self.failures + 1
-        if failures < _OPENS_AFTER:
+        was_under_way = self.openings > 0 and self.paused_until is not None and now < self.paused_until
+        if failures < _OPENS_AFTER or was_under_way:
             return Health(failures, since, self.openings, self.paused_until, mean_ms)
         openings = min(self.openings + 1, 100)
         pause = min(_FIRST_PAUSE * 2 ** min(openings - 1, 10), _LONGEST_PAUSE)
