@@ -6,14 +6,17 @@ could be refused; and it turns each text of a form that looks like JSON into JSO
 a number. What is left of it here is the page: Scalar, from the wheel `flask-openapi3-scalar`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from pydantic import BaseModel
 
-from shared.domain.errors import KazhengError
+from shared.domain.errors import KazhengError, NotFoundError
+
+_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 View = Callable[..., Response]
 
@@ -70,9 +73,16 @@ class Operation:
 
 
 def register_operations(app: Flask, operations: Iterable[Operation]) -> None:
-    """Route each operation to its view."""
+    """Route each operation to its view; nothing has an id that could be none."""
+    app.before_request(_refuse_strange_ids)
     for operation in operations:
         rule = operation.path.replace("{", "<").replace("}", ">")
         app.add_url_rule(
             rule, operation.name, operation.view, methods=[operation.method], provide_automatic_options=False
         )
+
+
+def _refuse_strange_ids() -> None:
+    """Postgres takes no U+0000, and need not look for what no id can be."""
+    if any(not _ID.fullmatch(str(value)) for value in (request.view_args or {}).values()):
+        raise NotFoundError("There is nothing at this address.")

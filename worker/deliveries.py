@@ -25,11 +25,11 @@ from sqlalchemy import Connection, Engine
 from shared.clock import Clock
 from shared.database import deliveries as rows
 from shared.database.deliveries import Claimed, Ended, Portion
-from shared.database.endpoints import SigningSecretUnreadableError, signing_secrets
+from shared.database.endpoints import signing_secrets
 from shared.database.engine import transaction
 from shared.database.events import place_events
 from shared.database.payloads import event_body, load_contents
-from shared.domain.errors import DatabaseUnavailableError
+from shared.domain.errors import DatabaseUnavailableError, SigningSecretUnreadableError
 from shared.domain.webhook import Outcome, Payload, Verdict
 from shared.metrics import DELIVERIES, DELIVERY_SECONDS
 from shared.outbound import OutboundPolicy

@@ -1,6 +1,7 @@
 """`/v1/webhook-endpoints`: where events are sent."""
 
 import threading
+from contextlib import closing
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -30,7 +31,7 @@ from api.webhook_schemas import (
 from api.webhook_urls import check_webhook_url
 from shared.database import endpoints as rows
 from shared.database.batches import get_batch
-from shared.database.endpoints import Endpoint, SigningSecretUnreadableError
+from shared.database.endpoints import Endpoint
 from shared.database.engine import transaction
 from shared.domain.errors import (
     BusyError,
@@ -39,6 +40,7 @@ from shared.domain.errors import (
     FieldError,
     InvalidRequestError,
     NotFoundError,
+    SigningSecretUnreadableError,
 )
 from shared.domain.webhook import DisabledReason, EndpointKind, EventType, Verdict
 from shared.ids import new_id
@@ -154,16 +156,12 @@ def ping_endpoint(endpoint_id: str) -> Response:
     event_id, now = new_id("evt"), services().clock()
     body = {"type": EventType.WEBHOOK_PING, "timestamp": now.isoformat(), "data": {"endpoint_id": endpoint.id}}
     with transaction(services().engine) as connection:
-        try:
-            secrets = rows.signing_secrets(connection, endpoint.id, settings.require_secret_key(), now)
-        except SigningSecretUnreadableError as error:
-            raise EndpointKindError(str(error)) from None
+        secrets = rows.signing_secrets(connection, endpoint.id, settings.require_secret_key(), now)
     if not _pings.acquire(blocking=False):
         raise BusyError("Too many pings are being sent at the moment. Try again in a few seconds.")
     try:
-        sender = Sender(OutboundPolicy.of(settings), deadline_seconds=settings.webhook_timeout_seconds)
-        outcome = sender.send(endpoint.url, secrets, event_id, body, now)
-        sender.close()
+        with closing(Sender(OutboundPolicy.of(settings), deadline_seconds=settings.webhook_timeout_seconds)) as sender:
+            outcome = sender.send(endpoint.url, secrets, event_id, body, now)
     finally:
         _pings.release()
     return _answer(
@@ -299,7 +297,7 @@ OPERATIONS = (
         view=ping_endpoint,
         query=NoQuery,
         answers={200: Answer("The report, whether it was delivered or not", PingView)},
-        errors=(NotFoundError, EndpointKindError, BusyError),
+        errors=(NotFoundError, EndpointKindError, SigningSecretUnreadableError, BusyError),
     ),
     Operation(
         method="POST",

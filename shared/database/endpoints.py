@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.events import record_event
 from shared.database.tables import webhook_endpoints, webhook_secrets
+from shared.domain.errors import SigningSecretUnreadableError
 from shared.domain.webhook import DisabledReason, EndpointKind, EventType, Health, Payload, new_secret
 from shared.ids import new_id
 
@@ -152,10 +153,6 @@ def disable_endpoint(connection: Connection, endpoint_id: str, reason: DisabledR
         data = {"endpoint_id": endpoint_id, "reason": reason, "failing_since": since and since.isoformat()}
         record_event(connection, EventType.ENDPOINT_DISABLED, data, now, client_id=row.client_id)
     return True
-
-
-class SigningSecretUnreadableError(Exception):
-    """There is no signing secret, or it was sealed with another KAZHENG_SECRET_KEY."""
 
 
 def ensure_secret(connection: Connection, owner_id: str, secret_key: str) -> str | None:

@@ -22,6 +22,7 @@
     │   ├── EndpointLimitError          endpoint_limit
     │   ├── EndpointKindError           endpoint_not_registered
     │   ├── EndpointDisabledError       endpoint_disabled
+    │   ├── SigningSecretUnreadableError  signing_secret_unreadable
     │   ├── DeliveryNotSendableError    delivery_not_sendable
     │   ├── ResultNotAvailableError     result_not_available
     │   ├── ErasedError                 erased
@@ -217,6 +218,12 @@ class EndpointDisabledError(RequestError):
     """Nothing is sent to the endpoint until it is enabled."""
 
     code = "endpoint_disabled"
+
+
+class SigningSecretUnreadableError(RequestError):
+    """There is no signing secret, or it was sealed with another KAZHENG_SECRET_KEY."""
+
+    code = "signing_secret_unreadable"
 
 
 class DeliveryNotSendableError(RequestError):

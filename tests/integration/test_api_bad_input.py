@@ -1,6 +1,7 @@
 """Bad input: each with its status, code and pointer, and nothing of it kept."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
+from api.app import OPERATIONS
+from api.operations import Operation
 from shared.settings import Settings
 from tests.integration.api_tools import PICTURE, ApiBench, form, running_api
 from tests.unit.api.pictures import SVG, animation, picture, png_bomb
@@ -55,7 +58,7 @@ BAD: list[tuple[str, Make, int, str, str | None]] = [
     ("unknown document type", lambda: form(document_type="visa"), 422, "invalid_request", "/document_type"),
     ("unknown option", lambda: form(options='{"colour": 1}'), 422, "invalid_request", "/options/colour"),
     ("wrong enum", lambda: form(lane="fast"), 422, "invalid_request", "/lane"),
-    ("unknown field", lambda: form(webhook_url="https://hooks.example"), 422, "invalid_request", "/webhook_url"),
+    ("unknown field", lambda: form(callback="https://hooks.example"), 422, "invalid_request", "/callback"),
     ("bad base64", lambda: as_json(image_base64="no base64!"), 422, "image_base64_invalid", "/image_base64"),
     ("private address", lambda: as_json(image_url="https://127.0.0.1/a.jpg"), 422, "image_url_refused", "/image_url"),
     ("plain http", lambda: as_json(image_url="http://93.184.215.14/a.jpg"), 422, "image_url_refused", "/image_url"),
@@ -135,3 +138,15 @@ def test_the_name_of_a_file_is_not_kept(api: ApiBench) -> None:
     assert answer.status_code == 202
     assert "zhang" not in answer.text
     assert [path.name for path in api.images] == [answer.json["id"]]  # type: ignore[index]
+
+
+NO_IDS = ("%00", "job_%00", "x" * 3000, "%E6%B5%8B", "a%20b")
+WITH_IDS = [operation for operation in OPERATIONS if operation.path_parameters and not operation.is_open]
+
+
+@pytest.mark.parametrize("operation", WITH_IDS, ids=lambda operation: operation.name)
+def test_what_can_be_no_id_is_not_found(api: ApiBench, operation: Operation) -> None:
+    for wrong in NO_IDS:
+        path = re.sub(r"\{\w+\}", wrong, operation.path)
+        answer = api.call(operation.method, path, json={})
+        assert (answer.status_code, answer.content_type) == (404, "application/problem+json"), (path[:80], answer.text)
