@@ -32,7 +32,7 @@ def list_events() -> Response:
     query = validate_query(EventListQuery, request.args)
     with transaction(services().engine) as connection:
         if query.after == "latest":
-            return _answer(EventList(data=[], next=str(rows.last_position(connection))))
+            return _answer(EventList(data=[], next=str(rows.last_position(connection, current_client()))))
         after = int(query.after or 0)
         found = rows.list_events(connection, current_client(), after=after, limit=query.limit, types=query.types)
         job_ids = {event.job_id for event in found if event.job_id} if query.payload is Payload.FULL else set()

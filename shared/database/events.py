@@ -220,7 +220,10 @@ def list_events(
     return [to_event(row) for row in rows]
 
 
-def last_position(connection: Connection) -> int:
-    """The place given last; 0: none yet."""
-    last: int = connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one()
-    return last
+def last_position(connection: Connection, client_id: str) -> int:
+    """The place of the last event that concerns a client; 0: there is none."""
+    found = [
+        connection.execute(select(func.max(events.c.position)).where(whose)).scalar_one()
+        for whose in (events.c.client_id == client_id, events.c.client_id.is_(None))
+    ]
+    return max(position or 0 for position in found)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 
 from shared.clock import utc_now
 from shared.database import batches, exports, jobs, lines, recovery, twins
@@ -13,6 +13,7 @@ from shared.database.engine import transaction
 from shared.database.jobs import Job, JobFilter
 from shared.domain.job import JobStatus
 from tests.factories import make_client
+from tests.integration.plan_tools import plans_of
 
 _ROWS = text(
     "INSERT INTO jobs (id, client_id, batch_id, item_number, document_type, endpoint, options, lane, status,"
@@ -80,21 +81,8 @@ def test_it_does_not_walk_the_table(filled: Engine, monkeypatch: pytest.MonkeyPa
     with transaction(filled) as connection:
         client_id = connection.execute(text("SELECT id FROM clients")).scalar_one()
     monkeypatch.setitem(globals(), "CLIENT", client_id)
-    ran: list[tuple[str, Any]] = []
+    plans = plans_of(filled, STATEMENTS[name], "jobs")
 
-    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        ran.append((statement, parameters))
-
-    event.listen(filled, "before_cursor_execute", note)
-    with transaction(filled) as connection:
-        STATEMENTS[name](connection)
-    event.remove(filled, "before_cursor_execute", note)
-
-    with filled.connect() as connection:
-        cursor = connection.connection.cursor()
-        for statement, parameters in ran:
-            if " jobs" in statement:
-                cursor.execute(f"EXPLAIN {statement}", parameters)
-                plan = "\n".join(row[0] for row in cursor.fetchall())
-                assert "Seq Scan on jobs" not in plan, f"{statement}\n{plan}"
-    assert any(" jobs" in statement for statement, _ in ran)
+    assert plans
+    for statement, plan in plans:
+        assert "Seq Scan on jobs" not in plan, f"{statement}\n{plan}"
