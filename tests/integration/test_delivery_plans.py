@@ -21,8 +21,8 @@ _FILL = (
     "INSERT INTO clients (id, name) SELECT 'cli_' || n, 'client ' || n FROM generate_series(0, 99) AS n",
     (
         "INSERT INTO webhook_endpoints (id, client_id, kind, url, payload, created_at, succeeded_at)"
-        " SELECT 'whe_' || lpad(n::text, 26, '0'), 'cli_' || n % 100, 'registered', 'https://a.example/', 'thin', now(),"
-        " now() FROM generate_series(0, 199) AS n"
+        " SELECT 'whe_' || lpad(n::text, 26, '0'), 'cli_' || n % 100, 'registered', 'https://a.example/', 'thin',"
+        " now(), now() FROM generate_series(0, 199) AS n"
     ),
     (
         "INSERT INTO events (id, client_id, type, data, job_id, position, created_at)"
