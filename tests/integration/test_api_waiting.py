@@ -190,6 +190,7 @@ def running_gunicorn(settings: Settings, folder: Path) -> Iterator[tuple[str, "s
         "KAZHENG_HOME": str(settings.home),
         "KAZHENG_DATABASE_URL": settings.database_url.get_secret_value(),
         "KAZHENG_REDIS_URL": settings.redis_url.get_secret_value(),
+        "KAZHENG_SECRET_KEY": settings.require_secret_key(),
         "KAZHENG_API_PORT": str(port),
         "KAZHENG_API_WORKERS": "2",
     }
