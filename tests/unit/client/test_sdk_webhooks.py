@@ -143,8 +143,9 @@ def test_without_a_secret_nothing_is_verified() -> None:
 
     with pytest.raises(ValueError, match="webhook_secret"):
         client.webhooks.verify({}, b"")
-    with pytest.raises(ValueError, match="whsec_"):
-        verify(signed(new_secret()), BODY, "not base64!")
+    for none in ("not base64!", "", "whsec_", ["whsec_"]):
+        with pytest.raises(ValueError, match="whsec_"):
+            verify(signed(new_secret()), BODY, none)
 
 
 @pytest.mark.parametrize(
