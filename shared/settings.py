@@ -101,7 +101,9 @@ class Settings(BaseSettings):
     connect_timeout_seconds: float = Field(5.0, gt=0, description="time to connect to the provider")
     read_timeout_seconds: float = Field(30.0, gt=0, description="longest silence of the provider")
     call_deadline_seconds: float = Field(45.0, gt=0, description="total time of one provider call")
-    webhook_threads: int = Field(64, ge=4, le=512, description="deliveries one webhook worker sends at a time")
+    webhook_threads: int = Field(
+        64, ge=4, le=512, description="deliveries one webhook worker sends at a time; start it with 4 threads more"
+    )
     webhook_at_a_time: int = Field(4, ge=1, le=100, description="of these, to one endpoint in good health")
     webhook_timeout_seconds: float = Field(15.0, gt=0, le=60, description="total time of one delivery")
     webhook_disable_days: float = Field(5.0, gt=0, description="an endpoint that takes nothing for so long is disabled")

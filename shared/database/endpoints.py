@@ -1,6 +1,7 @@
 """Webhook endpoints and their signing secrets."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -183,14 +184,16 @@ def signing_secrets(connection: Connection, owner_id: str, secret_key: str, now:
     row = connection.execute(select(webhook_secrets).where(is_it)).one_or_none()
     if row is None:
         raise SigningSecretUnreadableError("There is no signing secret. Rotate it.")
-    sealed = [row.sealed]
-    if row.sealed_previous is not None and row.previous_until > now:
-        sealed.append(row.sealed_previous)
+    fernet = Fernet(secret_key)
     try:
-        return [Fernet(secret_key).decrypt(one).decode() for one in sealed]
+        found = [fernet.decrypt(row.sealed).decode()]
     except InvalidToken:
         message = "The signing secret was sealed with another KAZHENG_SECRET_KEY. Rotate it."
         raise SigningSecretUnreadableError(message) from None
+    if row.sealed_previous is not None and row.previous_until > now:
+        with suppress(InvalidToken):  # it was rotated because it can't be read
+            found.append(fernet.decrypt(row.sealed_previous).decode())
+    return found
 
 
 def _seal(secret: str, secret_key: str) -> bytes:

@@ -202,6 +202,23 @@ def test_a_secret_is_rotated_with_both_signing_meanwhile(api: ApiBench) -> None:
     assert len(there.seen[1].headers["webhook-signature"].split()) == 1
 
 
+def test_a_secret_that_can_not_be_read_any_more_is_told_and_rotated(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        with transaction(api.engine) as connection:
+            connection.execute(update(webhook_secrets).values(sealed=b"sealed with another key"))
+        assert call(api, "POST", path_of(endpoint, "ping"), 409)["code"] == "signing_secret_unreadable"
+        call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+        deliver(api, endpoint["id"])
+        (delivery,) = call(api, "GET", path_of(endpoint, "deliveries"))["data"]
+        call(api, "POST", path_of(endpoint, "rotate-secret"))
+        assert call(api, "POST", path_of(endpoint, "ping"))["delivered"]
+
+    assert delivery["status"] == "pending"
+    assert "Rotate it" in delivery["attempts"][0]["error"]
+    assert len(there.seen) == 1
+
+
 def test_a_jobs_own_address_is_told_of_its_end_and_the_job_shows_it(api: ApiBench) -> None:
     with receiver() as there:
         job_id = api.submitted_id(query={"webhook_url": there.url + "?order=7"})

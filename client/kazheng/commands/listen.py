@@ -149,7 +149,7 @@ def _checked(secret: str) -> str:
     return secret
 
 
-@click.command("trigger")
+@click.command("trigger", epilog=f"EVENT is one of: {', '.join(_TYPES)}.")
 @click.argument("event_type", type=click.Choice(_TYPES), metavar="EVENT")
 @click.option("--job", "job_id", help="One of your jobs, for job.… events; by default one that does not exist.")
 def trigger(event_type: str, *, job_id: str | None) -> None:
