@@ -13,9 +13,10 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from http.cookiejar import DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -119,16 +120,17 @@ def _resolve_until(host: str, port: int, allowed: tuple[Network, ...], deadline:
 
 
 class _Door:
-    """Opens sockets to checked addresses only, and can shut them all."""
+    """Opens connections to checked addresses only, and can end the one in use."""
 
     def __init__(self, allowed: tuple[Network, ...]) -> None:
         self.deadline = float("inf")
         self._allowed = allowed
         self._lock = threading.Lock()
-        self._opened: list[socket.socket] = []
+        self._opened: socket.socket | None = None
         self._shut = False
 
     def connect(self, host: str, port: int) -> socket.socket:
+        _check_port(port)
         failure: OSError = OSError("no address")
         for family, kind, protocol, _, place in _resolve_until(host, port, self._allowed, self.deadline):
             opened = socket.socket(family, kind, protocol)
@@ -150,23 +152,25 @@ class _Door:
         with self._lock:
             if self._shut:
                 raise OSError("the deadline has passed")
-            self._opened.append(socket.socket(fileno=os.dup(opened.fileno())))
+            self._forget()
+            self._opened = socket.socket(fileno=os.dup(opened.fileno()))
 
     def shut(self) -> None:
-        """End all connections, in whatever another thread waits for them."""
+        """End the connection, in whatever another thread waits for it."""
         with self._lock:
             self._shut = True
-            for opened in self._opened:
-                try:
-                    opened.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
+            if self._opened is not None:
+                with suppress(OSError):
+                    self._opened.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with self._lock:
-            for opened in self._opened:
-                opened.close()
-            self._opened.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
 
 def connect_through(adapter: HTTPAdapter, plain: type[HTTPConnection], secure: type[HTTPSConnection]) -> None:
@@ -225,7 +229,7 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class GuardedSession:
-    """Exchanges with one host after another, over connections that are kept; for one thread.
+    """Exchanges with one host, over a connection that is kept; for one thread.
 
     Checked addresses, no proxy or credential of the environment, no redirect, no second try. After an exchange that
     ran into its deadline the session is spent: open another.
@@ -237,8 +241,11 @@ class GuardedSession:
         self._session = requests.Session()
         self._session.trust_env = False
         adapter = _CheckedAdapter(self._door, _tls_context(policy.ca_file))
+        self._session.adapters.clear()
         self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        if policy.allow_http:
+            self._session.mount("http://", adapter)
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
     @contextmanager
     def exchange(
@@ -302,10 +309,15 @@ def check_url(url: str, policy: OutboundPolicy) -> SplitResult:
         raise AddressRefusedError("has no host, or characters that must be percent-encoded.")
     if parts.username is not None or parts.password is not None:
         raise AddressRefusedError("must not hold credentials.")
-    if port is not None and port < 1024 and port not in (80, 443):
-        raise AddressRefusedError("names a port that is not for HTTP.")
+    if port is not None:
+        _check_port(port)
     _check_number(parts.hostname, policy.allowed_networks)
     return parts
+
+
+def _check_port(port: int) -> None:
+    if port < 1024 and port not in (80, 443):
+        raise AddressRefusedError("names a port that is not for HTTP.")
 
 
 def _check_number(host: str, allowed: tuple[Network, ...]) -> None:

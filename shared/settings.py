@@ -6,6 +6,7 @@ writes what it made up for one machine (passwords, addresses of the embedded ser
 So a command in a second terminal finds the running stack without being told.
 """
 
+import ssl
 from datetime import timedelta, timezone
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -159,6 +160,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("outbound_ca_file")
+    @classmethod
+    def _holds_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(str(value))
+            except OSError:  # SSLError included
+                raise ValueError("is no file of certificates (PEM)") from None
+        return value
 
     @field_validator("prices")
     @classmethod

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,7 +22,7 @@ from shared.domain.webhook import DeliveryStatus
 from shared.outbound import AddressRefusedError, OutboundPolicy, check_url
 from shared.settings import Settings
 from tests.integration.webhook_bench import WebhookBench
-from tests.receivers import receiver
+from tests.receivers import answers, receiver
 
 HOSTILE = [
     "http://127.0.0.1/hook",
@@ -120,6 +121,26 @@ def test_one_private_address_among_public_ones_is_enough(walled: WebhookBench, m
         walled.deliver(endpoint)
 
     assert "not public" in walled.log(endpoint)[0].attempts[0]["error"]
+
+
+def test_a_receiver_that_closes_each_connection_uses_up_no_file_descriptors(settings: Settings, engine: Engine) -> None:
+    bench, process = WebhookBench(settings, engine), psutil.Process()
+    opened: list[int] = []
+
+    def closes(handler: BaseHTTPRequestHandler) -> None:
+        answers(200, {"Connection": "close", "Set-Cookie": "session=1"})(handler)
+        handler.close_connection = True
+        opened.append(process.num_fds())
+
+    with receiver(closes) as there:
+        endpoint = bench.register(there.url)
+        for _ in range(40):
+            bench.canceled()
+        bench.deliver(endpoint)
+
+    assert len(there.connections) == 40
+    assert max(opened[20:]) - min(opened[:20]) < 10
+    assert not [seen for seen in there.seen if "cookie" in seen.headers]
 
 
 def test_plain_http_needs_leave(settings: Settings, engine: Engine) -> None:

@@ -93,6 +93,14 @@ def test_baidu_s_own_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.baidu_secret_key.get_secret_value() == "secret"
 
 
+def test_a_file_that_holds_no_certificates_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+
+    for file in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
+        with pytest.raises(ValidationError, match="no file of certificates"):
+            Settings(outbound_ca_file=file)
+
+
 def test_settings_do_not_change_while_running() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().api_port = 1  # type: ignore[misc]
