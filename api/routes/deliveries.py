@@ -20,7 +20,7 @@ from shared.database.delivery_log import Delivery
 from shared.database.endpoints import Endpoint
 from shared.database.engine import transaction
 from shared.domain.errors import DeliveryNotSendableError, EndpointDisabledError, NotFoundError
-from shared.domain.webhook import EndpointKind
+from shared.domain.webhook import DeliveryStatus, EndpointKind
 
 _AT_ONCE = 500
 # What is left is asked for again: a request must not outlast the patience of proxies.
@@ -63,7 +63,9 @@ def resend_delivery(endpoint_id: str, delivery_id: str) -> Response:
         is_sent = rows.send_again(connection, endpoint.id, delivery_id, services().clock())
     delivery = _find(endpoint, delivery_id)
     if not is_sent:
-        raise DeliveryNotSendableError(f"The delivery is {delivery.status}. Ask again when it is not.")
+        if delivery.status is DeliveryStatus.SENDING:
+            raise DeliveryNotSendableError("The delivery is being sent. Ask again in some seconds.")
+        raise DeliveryNotSendableError("Its job was erased, and nothing more is told of it.")
     return _show(delivery)
 
 

@@ -284,7 +284,7 @@ _WITHOUT_EXCERPTS = text(
 def forget_deliveries(connection: Connection, job_id: str, *, client_id: str, now: datetime) -> None:
     """Nothing more is told of a job that is erased, and what receivers answered is forgotten: it may echo the job."""
     owned = deliveries.c.job_id.in_(select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.client_id == client_id))
-    waiting = deliveries.c.status.in_([DeliveryStatus.PENDING, DeliveryStatus.SENDING])
+    untaken = deliveries.c.status.in_([DeliveryStatus.PENDING, DeliveryStatus.SENDING, DeliveryStatus.FAILED])
     stopped = {"status": DeliveryStatus.CANCELED, "claim_token": None, "lease_until": None, "completed_at": now}
-    connection.execute(update(deliveries).where(owned, waiting).values(stopped))
+    connection.execute(update(deliveries).where(owned, untaken).values(stopped))
     connection.execute(update(deliveries).where(owned).values(attempts=_WITHOUT_EXCERPTS, url=None))

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.database.endpoints import Endpoint
 from shared.database.events import new_delivery, wants
-from shared.database.tables import deliveries, events, webhook_endpoints, webhook_secrets
+from shared.database.tables import deliveries, events, jobs, webhook_endpoints, webhook_secrets
 from shared.domain.webhook import DeliveryStatus, EventType
 from shared.ids import first_id
 
@@ -78,13 +78,19 @@ def get_delivery(connection: Connection, endpoint_id: str, delivery_id: str) -> 
     return None if row is None else _to_delivery(row)
 
 
+def _not_erased(job_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that a job, if there is one, is not erased."""
+    return ~select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.erased_at.is_not(None)).exists()
+
+
 _ANEW = {"status": DeliveryStatus.PENDING, "failures": 0, "completed_at": None}
 
 
 def send_again(connection: Connection, endpoint_id: str, delivery_id: str, now: datetime) -> bool:
-    """Let a delivery be sent once more, with all its attempts; False: it is being sent, or was canceled."""
+    """Let a delivery be sent once more, with all its attempts; False: it is being sent, or its job was erased."""
     may = deliveries.c.status.in_([DeliveryStatus.PENDING, DeliveryStatus.SUCCEEDED, DeliveryStatus.FAILED])
     is_it = and_(deliveries.c.id == delivery_id, deliveries.c.endpoint_id == endpoint_id, may)
+    is_it = and_(is_it, _not_erased(deliveries.c.job_id))
     return connection.execute(update(deliveries).where(is_it).values(**_ANEW, next_attempt_at=now)).rowcount == 1
 
 
@@ -114,7 +120,12 @@ def recover(
     wanted = (
         select(events.c.id, events.c.position, events.c.job_id)
         .join(webhook_endpoints, and_(webhook_endpoints.c.id == endpoint.id, wants()))
-        .where(events.c.position > after, events.c.id >= first_id("evt", since), events.c.id < first_id("evt", until))
+        .where(
+            events.c.position > after,
+            events.c.id >= first_id("evt", since),
+            events.c.id < first_id("evt", until),
+            _not_erased(events.c.job_id),
+        )
         .order_by(events.c.position)
         .limit(most)
     )

@@ -86,6 +86,32 @@ def test_recovering_brings_what_was_missed_and_nothing_twice(api: ApiBench) -> N
     assert len(set(there.event_ids)) == 4
 
 
+def test_nothing_of_an_erased_job_is_sent_again(api: ApiBench) -> None:
+    with receiver() as there:
+        endpoint = register(api, there.url)
+        job_id = api.submitted_id(query={"webhook_url": there.url})
+        call(api, "POST", f"/v1/jobs/{job_id}/cancel")
+        place(api)
+        of_the_job = next(
+            one["id"] for one in call(api, "GET", "/v1/webhook-endpoints")["data"] if one["kind"] != "registered"
+        )
+        deliver(api, endpoint["id"])
+        deliver(api, of_the_job)
+        call(api, "DELETE", f"/v1/jobs/{job_id}", 204)
+        for endpoint_id in (endpoint["id"], of_the_job):
+            path = f"/v1/webhook-endpoints/{endpoint_id}"
+            (delivery,) = call(api, "GET", f"{path}/deliveries")["data"]
+            problem = call(api, "POST", f"{path}/deliveries/{delivery['id']}/resend", 409)
+            assert "erased" in problem["detail"]
+            recovered = call(api, "POST", f"{path}/recover", 202, {"since": "2026-01-01T00:00:00Z"})
+            assert recovered["recovered"] == 0
+        late = register(api, there.url)
+        recovered = call(api, "POST", path_of(late, "recover"), 202, {"since": "2026-01-01T00:00:00Z"})
+
+    assert recovered["recovered"] == 0
+    assert len(there.seen) == 2
+
+
 @pytest.mark.parametrize("since", [None, "yesterday", "2026-11-23T00:00:00", 7.5])
 def test_a_recovery_needs_a_moment_with_a_zone(api: ApiBench, since: Any) -> None:
     endpoint = register(api)
