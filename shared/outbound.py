@@ -92,7 +92,10 @@ def resolve(host: str, port: int, allowed: tuple[Network, ...]) -> list[Any]:
         AddressRefusedError: one of its addresses may not be called.
         OSError: it has none.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # what its codec takes for no name
+        raise OSError("no name") from error
     for *_, place in found:
         if not is_public(ip_address(str(place[0]).partition("%")[0]), allowed):
             raise AddressRefusedError("stands for an address that is not public.")
@@ -311,7 +314,7 @@ def check_url(url: str, policy: OutboundPolicy) -> SplitResult:
         raise AddressRefusedError("must not hold credentials.")
     if port is not None:
         _check_port(port)
-    _check_number(parts.hostname, policy.allowed_networks)
+    _check_host(parts.hostname, policy.allowed_networks)
     return parts
 
 
@@ -320,12 +323,15 @@ def _check_port(port: int) -> None:
         raise AddressRefusedError("names a port that is not for HTTP.")
 
 
-def _check_number(host: str, allowed: tuple[Network, ...]) -> None:
-    """Refuse a host that is an address in some spelling, or this machine's own name, if that may not be called."""
-    name = host.rstrip(".").lower()
+def _check_host(host: str, allowed: tuple[Network, ...]) -> None:
+    """Refuse what is no name, and an address in some spelling, or this machine's own name, that may not be called."""
+    name = host.removesuffix(".").lower()
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761
         name = "127.0.0.1"
-    if ":" not in name and not name.rsplit(".", 1)[-1][:1].isdigit():
+    labels = name.split(".")
+    if ":" not in name and not labels[-1][:1].isdigit():
+        if len(name) > 253 or not all(1 <= len(label) <= 63 for label in labels):  # RFC 1035
+            raise AddressRefusedError("has a host that is neither a name nor an address.")
         return
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
