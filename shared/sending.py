@@ -90,7 +90,7 @@ class Sender:
 
 
 def _judged(answer: requests.Response) -> str | None:
-    if answer.ok and not 300 <= answer.status_code < 400:
+    if 200 <= answer.status_code < 300:
         return None
     hint = " Redirects are not followed: register the final address." if 300 <= answer.status_code < 400 else ""
     return f"The receiver answered HTTP {answer.status_code}.{hint}"

@@ -132,6 +132,9 @@ def test_a_failed_delivery_is_tried_by_the_schedule_under_one_id(bench: WebhookB
     [
         (answers(500), "HTTP 500"),
         (answers(404), "HTTP 404"),
+        (answers(799), "HTTP 799"),
+        (answers(503, {"Retry-After": "-5, soon"}), "HTTP 503"),
+        (answers(503, {"Retry-After": "Wed, 21 Oct 2099 07:28:00 -0000", "Date": "never"}), "HTTP 503"),
         (redirects("http://169.254.169.254/latest/meta-data"), "Redirects are not followed"),
         (hangs_up, "without an answer"),
         (speaks_no_http, "no HTTP"),
