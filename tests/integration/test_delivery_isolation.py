@@ -136,7 +136,7 @@ def test_an_endpoint_has_only_so_many_portions_under_way(bench: WebhookBench) ->
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_endpoints_that_fail_hold_half_of_the_threads_at_most(settings: Settings, engine: Engine) -> None:
-    bench = WebhookBench(settings, engine, webhook_threads=4, webhook_timeout_seconds=2)
+    bench = WebhookBench(settings, engine, webhook_threads=4, webhook_timeout_seconds=4)
     with receiver(hangs) as bad, receiver() as good:
         failing = [bench.register(bad.url) for _ in range(3)]
         healthy = bench.register(good.url)
