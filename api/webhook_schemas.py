@@ -96,6 +96,9 @@ class RecoveryRequest(Contract):
 
     since: AwareDatetime
     until: AwareDatetime | None = None
+    after: Annotated[str, Field(pattern=r"^\d{1,18}$")] | None = Field(
+        None, description="`next` of the answer before, to go on where it stopped."
+    )
 
 
 class EndpointListQuery(Contract):
@@ -232,10 +235,10 @@ class DeliveryList(Contract):
 
 
 class RecoveryView(Contract):
-    """How many events are sent (again). Not `complete`: ask again, it goes on."""
+    """How many events are sent (again). While `next` is not null there is more: ask again with it as `after`."""
 
     recovered: int
-    complete: bool
+    next: str | None
 
 
 class EventBody(Contract):

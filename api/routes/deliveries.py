@@ -78,20 +78,21 @@ def recover_deliveries(endpoint_id: str) -> Response:
     if endpoint.kind is EndpointKind.JOB_URLS:
         with transaction(services().engine) as connection:
             number = rows.recover_failed(connection, endpoint, since=asked.since, until=until, now=now)
-        return _tell(RecoveryView(recovered=number, complete=True))
-    return _tell(_recover(endpoint, asked.since, until, now))
+        return _tell(RecoveryView(recovered=number, next=None))
+    return _tell(_recover(endpoint, asked.since, until, now, after=int(asked.after or 0)))
 
 
-def _recover(endpoint: Endpoint, since: datetime, until: datetime, now: datetime) -> RecoveryView:
-    number, reached, stop_at = 0, 0, time.monotonic() + _LONGEST_SECONDS
-    while time.monotonic() < stop_at:
+def _recover(endpoint: Endpoint, since: datetime, until: datetime, now: datetime, *, after: int) -> RecoveryView:
+    number, reached, stop_at = 0, after, time.monotonic() + _LONGEST_SECONDS
+    while True:
         with transaction(services().engine) as connection:
             step = rows.recover(connection, endpoint, since=since, until=until, now=now, after=reached, most=_AT_ONCE)
         number += step.sent_again
         if step.last_position is None:
-            return RecoveryView(recovered=number, complete=True)
+            return RecoveryView(recovered=number, next=None)
         reached = step.last_position
-    return RecoveryView(recovered=number, complete=False)
+        if time.monotonic() > stop_at:
+            return RecoveryView(recovered=number, next=str(reached))
 
 
 def _sendable(endpoint_id: str) -> Endpoint:

@@ -267,8 +267,9 @@ class Webhooks:
         while True:
             answer = json_of(self._transport.send("POST", f"{_path(endpoint_id)}/recover", json=body, held_seconds=20))
             recovered += int(answer["recovered"])
-            if answer.get("complete", True):
+            if not answer.get("next"):
                 return recovered
+            body["after"] = str(answer["next"])
 
     def trigger(self, event_type: str, job_id: str | None = None) -> str:
         """Make an event to try receivers with; its id. Its data say `"test": true`."""

@@ -80,10 +80,31 @@ def test_recovering_brings_what_was_missed_and_nothing_twice(api: ApiBench) -> N
         second = call(api, "POST", path_of(endpoint, "recover"), 202, {"since": since})
         deliver(api, endpoint["id"])
 
-    assert first == {"recovered": 3, "complete": True}
+    assert first == {"recovered": 3, "next": None}
     assert second["recovered"] == 0
     assert len(there.seen) == 4
     assert len(set(there.event_ids)) == 4
+
+
+def test_a_recovery_cut_short_goes_on_where_it_was(api: ApiBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        call(api, "POST", f"/v1/jobs/{api.submitted_id()}/cancel")
+    place(api)
+    with receiver() as there:
+        endpoint, numbers = register(api, there.url), []
+        monkeypatch.setattr("api.routes.deliveries._AT_ONCE", 2)
+        monkeypatch.setattr("api.routes.deliveries._LONGEST_SECONDS", -1)
+        body = {"since": "2026-01-01T00:00:00Z"}
+        while True:
+            answer = call(api, "POST", path_of(endpoint, "recover"), 202, body)
+            numbers.append(answer["recovered"])
+            if answer["next"] is None:
+                break
+            body["after"] = answer["next"]
+        deliver(api, endpoint["id"])
+
+    assert numbers == [2, 2, 1, 0]
+    assert len(set(there.event_ids)) == 5
 
 
 def test_nothing_of_an_erased_job_is_sent_again(api: ApiBench) -> None:

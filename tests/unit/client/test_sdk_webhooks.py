@@ -50,11 +50,14 @@ def test_everything_else_is_sent_again() -> None:
 
 
 def test_a_long_recovery_is_asked_for_until_it_is_complete() -> None:
-    steps = [{"recovered": 500, "complete": False}, {"recovered": 3, "complete": True}]
+    steps = [{"recovered": 500, "next": "17"}, {"recovered": 3, "next": None}]
     api = ScriptedApi([answer(202, step) for step in steps])
 
     assert api.client().webhooks.recover("whe_1", datetime(2026, 11, 23, tzinfo=UTC)) == 503
-    assert asked(api) == {"since": "2026-11-23T00:00:00+00:00"}
+    assert [json.loads(request.content) for request in api.requests] == [
+        {"since": "2026-11-23T00:00:00+00:00"},
+        {"since": "2026-11-23T00:00:00+00:00", "after": "17"},
+    ]
 
 
 def test_lists_go_on_over_pages() -> None:
