@@ -129,7 +129,8 @@ def enable_endpoint(endpoint_id: str) -> Response:
 def disable_endpoint(endpoint_id: str) -> Response:
     """Send nothing more until it is enabled. Doing it twice changes nothing."""
     validate_query(NoQuery, request.args)
-    find_endpoint(endpoint_id)
+    if find_endpoint(endpoint_id).kind is EndpointKind.JOB_URLS:
+        raise EndpointKindError("It stands for the webhook_url of your jobs; leave that out, or delete the endpoint.")
     with transaction(services().engine) as connection:
         rows.disable_endpoint(connection, endpoint_id, DisabledReason.CLIENT, services().clock())
     return _show(endpoint_id)
@@ -287,7 +288,7 @@ OPERATIONS = (
         view=disable_endpoint,
         query=NoQuery,
         answers={200: Answer("The endpoint", EndpointView)},
-        errors=(NotFoundError,),
+        errors=(NotFoundError, EndpointKindError),
     ),
     Operation(
         method="POST",

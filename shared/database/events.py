@@ -194,7 +194,6 @@ def _by_url(event_ids: Sequence[str]) -> list[Any]:
                 events.c.type.in_(list(told)),
                 table.c.webhook_url.is_not(None),
                 webhook_endpoints.c.deleted_at.is_(None),
-                webhook_endpoints.c.disabled_at.is_(None),
             )
         )
         found.append(statement)

@@ -263,7 +263,8 @@ def test_of_an_endpoint_for_job_urls_little_can_be_changed(api: ApiBench) -> Non
     (endpoint,) = call(api, "GET", "/v1/webhook-endpoints")["data"]
 
     assert call(api, "PATCH", path_of(endpoint), 409, {"url": PUBLIC})["code"] == "endpoint_not_registered"
-    assert call(api, "POST", path_of(endpoint, "ping"), 409)["code"] == "endpoint_not_registered"
+    for action in ("ping", "disable"):
+        assert call(api, "POST", path_of(endpoint, action), 409)["code"] == "endpoint_not_registered"
     assert call(api, "PATCH", path_of(endpoint), 200, {"payload": "full"})["payload"] == "full"
 
 
