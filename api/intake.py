@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from api.bodies import Submission
 from api.idempotency import IdempotencyKeys, in_progress
-from api.webhook_urls import check_webhook_url, endpoint_of_url
+from api.webhook_urls import endpoint_of_url
 from shared.clock import Clock
 from shared.database.engine import transaction
 from shared.database.idempotency import KeyUse, bind_key, drop_key
@@ -86,13 +86,11 @@ class Intake:
 
         Raises:
             ImageError: the image can't be accepted; nothing is kept.
-            InvalidRequestError: its webhook_url may not be called.
             IdempotencyMismatchError: the key was used for another request.
             IdempotencyInProgressError: the first request with this key is still being served.
             UnavailableError: the database or the store does not answer.
         """
         # Before the key is taken: a request that is wrong in itself leaves no trace.
-        check_webhook_url(submission.fields.webhook_url, self._settings)
         header = None if submission.content is None else self._read_header(submission, submission.content)
         if idempotency_key is not None:
             use = self._take_key(client_id, idempotency_key, submission)

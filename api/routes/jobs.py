@@ -24,6 +24,7 @@ from api.schemas import (
 )
 from api.services import services
 from api.validation import validate_query
+from api.webhook_urls import check_webhook_url
 from shared.database import jobs as rows
 from shared.database.batches import retry_job as retry
 from shared.database.delivery_log import Delivery, deliveries_of_job
@@ -65,6 +66,7 @@ def submit_job() -> Response:
     """Keep an image and a job for it; wait for its end if the client prefers to."""
     key = idempotency_key()
     submission = read_submission(request, services().settings.max_image_bytes)
+    check_webhook_url(submission.fields.webhook_url, services().settings)
     accepted = services().intake.submit_job(current_client(), submission, key)
     job, seconds = accepted.job, _preferred_wait()
     if seconds:

@@ -21,7 +21,7 @@ from shared.domain.webhook import (
 )
 
 # An endpoint whose answers take longer gets one delivery at a time: it would hold the threads of others.
-_SLOW_MS = 2_000
+SLOW_MS = 2_000
 # A call for a worker that nobody has followed by then is lost.
 _CALL_LIFE = timedelta(seconds=5)
 
@@ -107,7 +107,7 @@ def claim_portion(
     if row is None:
         return None
     endpoint = to_endpoint(row)
-    is_suspect = endpoint.health.failures > 0 or endpoint.health.mean_ms > _SLOW_MS
+    is_suspect = endpoint.health.failures > 0 or endpoint.health.mean_ms > SLOW_MS
     under_way = select(func.count(distinct(deliveries.c.claim_token))).where(
         deliveries.c.endpoint_id == endpoint_id,
         deliveries.c.status == DeliveryStatus.SENDING,

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select, text
 
+from shared.database.deliveries import SLOW_MS
 from shared.database.recovery import SWEEP, chore_noted
 from shared.database.tables import events, jobs
 from shared.domain.job import JobErrorCode, JobStatus
@@ -45,7 +46,7 @@ def read_ages(connection: Connection, now: datetime) -> Ages:
     )
     told = select(func.min(events.c.created_at)).where(events.c.position.is_(None))
     times = [connection.execute(statement).scalar_one() for statement in (sent, overdue, told)]
-    times.append(connection.execute(_OLDEST_DELIVERY, {"now": now}).scalar_one())
+    times.append(connection.execute(_OLDEST_DELIVERY, {"now": now, "slow_ms": SLOW_MS}).scalar_one())
     return Ages(
         *(None if at is None else (now - at).total_seconds() for at in (*times, chore_noted(connection, SWEEP)))
     )
@@ -59,7 +60,7 @@ _OLDEST_DELIVERY = text("""
                         WHERE endpoint_id = endpoint.id AND status = 'pending' AND next_attempt_at <= :now
                         ORDER BY next_attempt_at LIMIT 1) AS due
     WHERE endpoint.disabled_at IS NULL AND endpoint.deleted_at IS NULL
-          AND endpoint.failures = 0 AND endpoint.mean_ms <= 2000
+          AND endpoint.failures = 0 AND endpoint.mean_ms <= :slow_ms
           AND (endpoint.paused_until IS NULL OR endpoint.paused_until <= :now)
 """)
 
