@@ -18,7 +18,7 @@ import httpx
 from kazheng.client import Client
 from kazheng.commands.failures import CommandError
 from kazheng.commands.recognizing import open_client
-from kazheng.errors import ApiUnreachableError
+from kazheng.errors import ApiError, ApiUnreachableError
 from kazheng.webhooks import Event
 from shared.domain.webhook import EventType, sign
 from shared.settings import Settings
@@ -72,7 +72,9 @@ def _forward_all(
     while True:
         try:
             events, place = client.webhooks.events(place, types=types, payload=payload)
-        except ApiUnreachableError as error:
+        except (ApiUnreachableError, ApiError) as error:
+            if isinstance(error, ApiError) and not error.retryable:
+                raise
             click.echo(f"{error} Trying again.", err=True)
             events = ()
         for event in events:

@@ -14,7 +14,7 @@ from kazheng.commands import listen as module
 from kazheng.commands.main import main
 from kazheng.webhooks import verify
 from tests.receivers import answers, receiver
-from tests.unit.client.api_double import ScriptedApi, answer
+from tests.unit.client.api_double import ScriptedApi, answer, problem
 
 
 def page(*numbers: int) -> Any:
@@ -75,6 +75,23 @@ def test_a_receiver_that_fails_gets_it_three_times(monkeypatch: pytest.MonkeyPat
 
     assert len(there.seen) == 3
     assert result.output.count("500 in") == 3
+
+
+def test_an_api_that_is_away_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = [problem(503, "database_unavailable", retryable=True)] * 7
+    with receiver() as there, scripted(monkeypatch, *away, page(1)):
+        result = listen(there.url, "--stop-after", "1", "--after", "0")
+
+    assert result.exit_code == 0, result.output
+    assert there.event_ids == ["evt_1"]
+
+
+def test_a_key_that_is_revoked_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(monkeypatch, problem(401, "unauthenticated")):
+        result = listen("http://127.0.0.1:1/", "--after", "0")
+
+    assert result.exit_code != 0
+    assert "unauthenticated" in result.output
 
 
 def test_a_receiver_that_does_not_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
