@@ -1,5 +1,6 @@
 """`/v1/webhook-endpoints` and `/v1/events`: self-service, and walls."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from shared.settings import Settings
 from tests.factories import make_client
 from tests.integration.api_tools import ApiBench, form, running_api
 from tests.integration.api_webhook_tools import PUBLIC, call, deliver, path_of, place, register
+from tests.integration.test_api_batches import create
+from tests.integration.test_batch_life import end_all, follow
 from tests.integration.webhook_bench import open_to_loopback
 from tests.receivers import answers, receiver
 
@@ -277,8 +280,23 @@ def test_there_is_an_end_to_endpoints(api: ApiBench, monkeypatch: pytest.MonkeyP
 
 
 def test_a_batchs_own_address_is_told_of_its_end_alone(api: ApiBench) -> None:
-    answer = api.call("POST", "/v1/batches", json={"webhook_url": PUBLIC, "close": True})
-    assert answer.status_code == 202, answer.text
-    assert answer.json["webhook_url"] == PUBLIC  # type: ignore[index]
-    problem = call(api, "POST", "/v1/batches", 422, {"webhook_url": "https://10.0.0.1/"})
+    with receiver() as there:
+        batch = create(api, webhook_url=there.url)
+        (endpoint,) = call(api, "GET", "/v1/webhook-endpoints")["data"]
+        end_all(api, batch["id"])
+        assert follow(api) == 1
+        deliver(api, endpoint["id"])
+        told = [event["type"] for event in call(api, "GET", "/v1/events")["data"]]
+
+    (said,) = [json.loads(seen.body) for seen in there.seen]
+    assert told == ["job.failed"] * 3 + ["batch.completed"]
+    assert (said["type"], said["data"]["batch_id"], said["data"]["counts"]["failed"]) == (told[-1], batch["id"], 3)
+    assert said["data"]["links"] == {"batch": f"/v1/batches/{batch['id']}"}
+    assert batch["webhook_url"] == there.url
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_batchs_address_is_looked_at(api: ApiBench, dry_run: bool) -> None:
+    problem = create(api, status=422, webhook_url="https://10.0.0.1/", dry_run=dry_run)
+
     assert problem["errors"][0]["pointer"] == "/webhook_url"
